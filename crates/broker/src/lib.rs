@@ -1,0 +1,1 @@
+//! The MQTT broker: sessions, routing, retained, delivery, takeover.

@@ -1,0 +1,1 @@
+//! Command line tools that talk to brokers and to the REST API: pub, sub, ctl.

@@ -1,0 +1,1 @@
+//! Four primitives for everything that must be remembered: lane, log, register, lease.

@@ -1,0 +1,1 @@
+//! The load balancer in front of MQTT brokers: preread, balance, relay.

@@ -1,0 +1,2 @@
+//! One binary: configuration to roles, wiring, subcommands.
+fn main() {}
