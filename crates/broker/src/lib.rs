@@ -1,1 +1,4 @@
 //! The MQTT broker: sessions, routing, retained, delivery, takeover.
+
+mod retained;
+mod router;

@@ -1,0 +1,1 @@
+//! Filter trie to receivers, shared by the workers and read-mostly.
