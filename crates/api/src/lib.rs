@@ -5,10 +5,12 @@
 //! with other people's scripts. Must not know: HTTP servers, roles, sockets of its own (the client uses `ureq`).
 
 pub mod broker;
+pub mod client;
 pub mod gateway;
 pub mod node;
 pub mod page;
 pub mod problem;
+pub mod rest;
 
 use std::future::Future;
 use std::pin::Pin;
