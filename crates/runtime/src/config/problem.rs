@@ -1,0 +1,81 @@
+//! What is wrong in a file, in the words of the user's file.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// One problem. Shown as `file:line: key: value: what is allowed`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The file as the user named it.
+    pub file: PathBuf,
+    /// The line, from 1.
+    pub line: usize,
+    /// The dotted key, such as `gateway.upstreams[0].servers[1].address`.
+    pub key: String,
+    /// The value as written; shortened when long, never that of a secret.
+    pub value: String,
+    /// What is allowed there.
+    pub allowed: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, line, key, value, allowed } = self;
+        write!(f, "{}:{line}: {key}: {value}: {allowed}", file.display())
+    }
+}
+
+/// All problems of a file; never empty. Shown one for each line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problems(Vec<Problem>);
+
+impl Problems {
+    /// All of them; the caller has at least one.
+    pub(super) fn new(problems: Vec<Problem>) -> Self {
+        debug_assert!(!problems.is_empty(), "no problems are not an error");
+        Self(problems)
+    }
+
+    /// How many.
+    #[allow(clippy::len_without_is_empty)] // never empty
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// In the order of the file.
+    pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
+        self.0.iter()
+    }
+}
+
+impl IntoIterator for Problems {
+    type Item = Problem;
+    type IntoIter = std::vec::IntoIter<Problem>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Problems {
+    type Item = &'a Problem;
+    type IntoIter = std::slice::Iter<'a, Problem>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            problem.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
