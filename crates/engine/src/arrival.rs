@@ -28,11 +28,13 @@ pub enum Arrival {
         /// The position before the first frame that is left.
         first: Pos,
     },
-    /// Records under a watched prefix: the snapshot first, then changes.
+    /// Records under a watched prefix: the snapshot first, then changes. A record that is written while the snapshot is on its
+    /// way may come more than once before [`Self::WatchReady`], each time with a higher revision (or deleted): apply them in the
+    /// order in which they come.
     Changed {
         /// From [`crate::Engine::watch`].
         watch: WatchId,
-        /// In the order of their revisions.
+        /// In the order of their revisions; those of the snapshot in any order.
         changes: Vec<Change>,
     },
     /// The snapshot of a watch is complete.
@@ -68,6 +70,6 @@ pub enum Arrival {
 /// Where arrivals of a port go: a worker's mailbox. Called on the engine's threads; must not block.
 pub trait Inbox: Send + Sync {
     /// Takes a batch; one wake-up for all of it. The number of arrivals is bounded by what was asked for, except frames
-    /// and changes, which the engine sends in pieces of at most 1 MiB.
+    /// and changes, which the engine sends in pieces of at most 1 MiB (a single frame or record that is larger comes alone).
     fn deliver(&self, batch: Vec<Arrival>);
 }

@@ -14,7 +14,7 @@ pub enum EngineError {
     /// The fence of the operation is held by a later epoch: this owner has been replaced and must stop.
     #[error("ownership was lost to epoch {}", current.0)]
     Fenced {
-        /// The epoch that holds it now.
+        /// The epoch that holds it now; `Epoch(0)` if nobody does.
         current: Epoch,
     },
     /// The record is not at the expected revision.
@@ -35,7 +35,7 @@ pub enum EngineError {
     /// Larger than [`crate::Guarantees::max_frame`] or [`crate::Guarantees::max_value`].
     #[error("larger than the engine takes")]
     TooLarge,
-    /// Stored data is damaged. Never retried; raises an alarm.
+    /// Stored data is damaged, or names a shard that this engine does not have. Never retried; raises an alarm.
     #[error("stored data is damaged")]
     Corrupt,
 }

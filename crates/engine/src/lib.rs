@@ -78,7 +78,8 @@ pub trait Engine: Send + Sync + 'static {
 
     /// From now on gives every log frame of `shard` after `after` to the port, in order, without gap or
     /// duplicate, as [`Arrival::Frames`]; if `after` has been trimmed away, first [`Arrival::Truncated`], and goes on
-    /// from the first frame that is left. One tail per port and shard; a second call moves it.
+    /// from the first frame that is left. One tail per port and shard; a second call moves it (frames of the old place that
+    /// are already on their way still come).
     fn tail(&self, port: Port, shard: Shard, after: Pos);
 
     /// Feeds the port with every record under `prefix`, then [`Arrival::WatchReady`], then with every change in the order of
@@ -90,9 +91,11 @@ pub trait Engine: Send + Sync + 'static {
     /// ([`Arrival::LaneGap`]).
     ///
     /// # Errors
-    /// [`EngineError::Busy`] at the bound of the destination's queue: nothing was sent.
+    /// [`EngineError::Busy`] at the bound of the destination's queue: nothing was sent. [`EngineError::Unavailable`] if there
+    /// is no such destination as far as this process knows, [`EngineError::TooLarge`] above [`Guarantees::max_frame`].
     fn send(&self, from: Port, to: Destination, frame: bytes::Bytes) -> Result<(), EngineError>;
 
     /// Ends the engine's threads after all that was submitted has been answered; waits at most a few seconds.
+    /// What is submitted from then on is answered with [`EngineError::Unavailable`], from within [`Self::submit`].
     fn shutdown(&self);
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-/// One of the log's independent orders.
+/// One of the log's independent orders: 0 and up, below [`crate::Guarantees::shards`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Shard(pub u16);
 
@@ -62,6 +62,7 @@ pub struct LogFrame {
 }
 
 /// Makes an append idempotent: a second append with the same id, within the engine's window (at least the last 65,536
-/// appends of the shard and 10 minutes), has no effect and is answered with the position of the first.
+/// appends of the shard and 10 minutes), has no effect and is answered with the position of the first, whether or not its
+/// fence is still held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DedupeId(pub u128);

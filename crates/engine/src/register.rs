@@ -20,7 +20,7 @@ pub enum Expect {
     Any,
     /// There is no record.
     Absent,
-    /// The record is at this revision.
+    /// The record is at this revision; [`Rev::NONE`] is the same as `Absent`.
     Rev(Rev),
 }
 

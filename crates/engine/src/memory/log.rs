@@ -1,0 +1,106 @@
+//! One shard of the log: frames in one order, the oldest dropped at the bound.
+//!
+//! Must not know: ports, tails, leases.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::dedupe::Window;
+use crate::{DedupeId, EngineError, LogFrame, Pos};
+
+/// What a frame costs beyond its bytes, so that empty frames are bounded too.
+const FRAME_COST: usize = 64;
+
+/// The frames of one shard that are still kept.
+#[derive(Debug)]
+pub(super) struct ShardLog {
+    frames: VecDeque<Bytes>,
+    /// The sequence of `frames[0]`; one above the head if there are none.
+    first: u64,
+    /// Cost of all frames.
+    bytes: usize,
+    max_bytes: usize,
+    window: Window,
+}
+
+impl ShardLog {
+    pub(super) fn new(max_bytes: usize, window: Window) -> Self {
+        Self { frames: VecDeque::new(), first: 1, bytes: 0, max_bytes, window }
+    }
+
+    /// The sequence of the first append with this id, if the window still knows it.
+    pub(super) fn find(&self, id: DedupeId) -> Option<u64> {
+        self.window.find(id)
+    }
+
+    /// Appends a frame whose id [`Self::find`] does not know, and makes room by dropping the oldest ones. The newest frame
+    /// always stays, even if it is above the bound alone.
+    pub(super) fn append(&mut self, frame: Bytes, id: DedupeId, now: Duration) -> u64 {
+        let seq = self.first + self.frames.len() as u64;
+        self.bytes += cost(&frame);
+        self.frames.push_back(frame);
+        self.window.remember(seq, id, now);
+        while self.bytes > self.max_bytes && self.frames.len() > 1 {
+            self.drop_first();
+        }
+        seq
+    }
+
+    /// Forgets frames with a sequence below `before`.
+    pub(super) fn trim(&mut self, before: u64) {
+        while self.first < before && !self.frames.is_empty() {
+            self.drop_first();
+        }
+    }
+
+    /// The sequence of the last frame, 0 before the first append.
+    pub(super) fn head(&self) -> u64 {
+        self.first + self.frames.len() as u64 - 1
+    }
+
+    /// The sequence that a reader at `next` can go on with: `next` itself, or the first that is left and the position
+    /// before it.
+    pub(super) fn resume(&self, next: u64) -> Result<u64, (u64, Pos)> {
+        if next < self.first { Err((self.first, Pos::end_of(self.first - 1))) } else { Ok(next) }
+    }
+
+    /// Frames after a position; see [`crate::Op::Read`].
+    pub(super) fn read(&self, after: Pos, max_bytes: usize) -> Result<Vec<LogFrame>, EngineError> {
+        let next = self.resume(after.seq() + 1).map_err(|(_, first)| EngineError::Truncated { first })?;
+        Ok(self.take(next, max_bytes, |frame| frame.len()).0)
+    }
+
+    /// The next piece for a tail at `next`: frames of at most `max_cost` (a larger one comes alone) and their cost.
+    pub(super) fn piece(&self, next: u64, max_cost: usize) -> (Vec<LogFrame>, usize) {
+        self.take(next, max_cost, cost)
+    }
+
+    fn take(&self, next: u64, max: usize, size: impl Fn(&Bytes) -> usize) -> (Vec<LogFrame>, usize) {
+        let skip =
+            usize::try_from(next.saturating_sub(self.first)).unwrap_or(usize::MAX).min(self.frames.len());
+        let mut sum = 0_usize;
+        let mut out = Vec::new();
+        for (frame, seq) in self.frames.range(skip..).zip(next..) {
+            let with_this = sum.saturating_add(size(frame));
+            if with_this > max && !out.is_empty() {
+                break;
+            }
+            sum = with_this;
+            out.push(LogFrame { seq, bytes: frame.clone() });
+        }
+        (out, sum)
+    }
+
+    fn drop_first(&mut self) {
+        if let Some(frame) = self.frames.pop_front() {
+            self.bytes -= cost(&frame);
+            self.first += 1;
+        }
+    }
+}
+
+fn cost(frame: &Bytes) -> usize {
+    frame.len() + FRAME_COST
+}
