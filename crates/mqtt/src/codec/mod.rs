@@ -2,8 +2,18 @@
 //!
 //! Must not know: connections (whether a packet is allowed *now* is judged by its endpoint).
 
+mod check;
 pub mod decode;
 pub mod encode;
+mod legal;
+mod peek;
+mod properties;
+mod reader;
+mod template;
+mod varint;
+mod write;
+
+pub use varint::MAX as MAX_REMAINING_LENGTH;
 
 use crate::ReasonCode;
 
@@ -26,4 +36,16 @@ pub struct DecodeError {
     pub clause: &'static str,
     /// One sentence without the peer's bytes.
     pub detail: &'static str,
+}
+
+impl DecodeError {
+    /// Malformed Packet (0x81): it cannot be parsed (4.13.1).
+    const fn malformed(clause: &'static str, detail: &'static str) -> Self {
+        Self { reason: ReasonCode::MalformedPacket, clause, detail }
+    }
+
+    /// Protocol Error (0x82): it can be parsed and says what it must not say (4.13.1).
+    const fn protocol(clause: &'static str, detail: &'static str) -> Self {
+        Self { reason: ReasonCode::ProtocolError, clause, detail }
+    }
 }

@@ -3,6 +3,8 @@
 //! Packets borrow from the buffer they were decoded from (`'a`); [`Packet::into_owned`] cuts them loose.
 //! In versions before 5 the properties are simply absent (`Default`).
 
+mod owned;
+
 use std::borrow::Cow;
 
 use crate::{PacketId, QoS, ReasonCode, Version};
@@ -47,6 +49,29 @@ pub enum Packet<'a> {
     Disconnect(Disconnect<'a>),
     /// Version 5: a step of an authentication exchange.
     Auth(Auth<'a>),
+}
+
+impl Packet<'_> {
+    /// The specification's name of the packet type (2.1.2), for logs.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "CONNECT",
+            Self::Connack(_) => "CONNACK",
+            Self::Publish(_) => "PUBLISH",
+            Self::Puback(_) => "PUBACK",
+            Self::Pubrec(_) => "PUBREC",
+            Self::Pubrel(_) => "PUBREL",
+            Self::Pubcomp(_) => "PUBCOMP",
+            Self::Subscribe(_) => "SUBSCRIBE",
+            Self::Suback(_) => "SUBACK",
+            Self::Unsubscribe(_) => "UNSUBSCRIBE",
+            Self::Unsuback(_) => "UNSUBACK",
+            Self::Pingreq => "PINGREQ",
+            Self::Pingresp => "PINGRESP",
+            Self::Disconnect(_) => "DISCONNECT",
+            Self::Auth(_) => "AUTH",
+        }
+    }
 }
 
 /// CONNECT (3.1).

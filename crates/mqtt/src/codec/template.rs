@@ -1,0 +1,96 @@
+//! A PUBLISH encoded once for many receivers.
+
+use super::write::{self, Count, Sink};
+use super::{check, varint};
+use crate::codec::encode::EncodeError;
+use crate::packet::PublishProperties;
+use crate::{PacketId, QoS, Version};
+
+/// The bytes of a PUBLISH, all but its packet identifier: encoded once for all receivers of the same version and QoS.
+#[derive(Clone, Debug)]
+pub struct PublishTemplate {
+    /// The whole packet, with 0 for the packet identifier.
+    bytes: Vec<u8>,
+    qos: QoS,
+    /// Where the packet identifier stands; not used at QoS 0.
+    id_at: usize,
+}
+
+impl PublishTemplate {
+    /// Encodes the packet. Before version 5 the properties are left out.
+    ///
+    /// # Errors
+    /// The packet has a value that no peer would accept, as for [`super::encode::encode`].
+    pub fn new(
+        version: Version,
+        qos: QoS,
+        dup: bool,
+        retain: bool,
+        topic: &str,
+        properties: &PublishProperties<'_>,
+        payload: &[u8],
+    ) -> Result<Self, EncodeError> {
+        check::publish(version, topic, properties)?;
+        let mut section = Count(0);
+        if version.is_v5() {
+            write::section(properties, &mut section);
+        }
+        let id_len = if qos == QoS::AtMostOnce { 0 } else { 2 };
+        let len = 2 + topic.len() + id_len + section.0 + payload.len();
+        let remaining = check::remaining(len)?;
+        let mut bytes = Vec::with_capacity(1 + varint::len(remaining) + len);
+        bytes.u8(write::publish_first_byte(qos, dup, retain));
+        bytes.varint(remaining);
+        bytes.binary(topic.as_bytes());
+        let id_at = bytes.len();
+        if id_len > 0 {
+            bytes.u16(0);
+        }
+        if version.is_v5() {
+            write::section(properties, &mut bytes);
+        }
+        bytes.put(payload);
+        Ok(Self { bytes, qos, id_at })
+    }
+
+    /// Appends the packet for one receiver. `packet_id` is `Some` exactly for QoS 1 and 2 [MQTT-2.2.1-2].
+    ///
+    /// Anything else is a mistake of the caller: debug builds panic; release builds leave a needless identifier
+    /// out, and write 0 for a missing one, which every receiver refuses.
+    pub fn write(&self, packet_id: Option<PacketId>, out: &mut Vec<u8>) {
+        debug_assert_eq!(
+            packet_id.is_some(),
+            self.qos != QoS::AtMostOnce,
+            "a packet identifier exactly for QoS 1 and 2"
+        );
+        let start = out.len() + self.id_at;
+        out.extend_from_slice(&self.bytes);
+        if self.qos == QoS::AtMostOnce {
+            return;
+        }
+        if let (Some(id), Some(place)) = (packet_id, out.get_mut(start..start + 2)) {
+            place.copy_from_slice(&id.get().to_be_bytes());
+        }
+    }
+
+    /// Bytes of the packet.
+    #[allow(clippy::len_without_is_empty, reason = "a packet is never empty")]
+    pub const fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The quality of service it was encoded for.
+    pub const fn qos(&self) -> QoS {
+        self.qos
+    }
+
+    /// Sets or clears DUP; it stays clear at QoS 0 [MQTT-3.3.1-2].
+    pub fn set_dup(&mut self, dup: bool) {
+        if let Some(first) = self.bytes.first_mut() {
+            *first &= !write::DUP;
+            if dup && self.qos != QoS::AtMostOnce {
+                *first |= write::DUP;
+            }
+        }
+    }
+}
