@@ -1,1 +1,229 @@
-//! Filter trie to receivers, shared by the workers and read-mostly.
+//! Filter trie to receivers, shared by the workers and read-mostly; and each worker's cache of what topics match.
+//!
+//! Filters are kept in buckets by their first level, each bucket a trie under a lock of its own; filters with a
+//! leading wildcard have one more. Matching copies what it finds and lets go: no lock is held while a message is
+//! handed over, and no subscriber can hold up another worker.
+//!
+//! This room must not know connections, queues, packets, shared subscriptions or who may do what. It is told
+//! filters that were found valid, and topics without wildcards.
+
+mod arena;
+mod cache;
+mod edges;
+mod generations;
+mod receivers;
+mod routes;
+mod text;
+mod trie;
+
+#[cfg(test)]
+mod tests;
+
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use hashbrown::DefaultHashBuilder;
+use mqtt::QoS;
+use smallvec::SmallVec;
+
+pub(crate) use cache::RouteCache;
+use generations::Generations;
+use receivers::Entry;
+use trie::{Changed, Trie};
+
+/// Buckets of filters whose first level is literal; a power of two. One more is for the others.
+const BUCKETS: usize = 64;
+
+/// A session of this process; never used again for another.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub(crate) struct SessionKey(pub u64);
+
+/// Where a connected session lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Address {
+    /// The worker's number.
+    pub worker: u16,
+    /// The session's place in that worker's table.
+    pub slot: u32,
+}
+
+/// How a session wants what a filter matches (the Subscription Options, MQTT 5.0 §3.8.3.1).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Subscription {
+    /// The highest QoS it may be sent with.
+    pub qos: QoS,
+    /// Its own messages are not for it [MQTT-3.8.3-3].
+    pub no_local: bool,
+    /// The RETAIN flag is passed on as the publisher set it.
+    pub retain_as_published: bool,
+    /// The Subscription Identifier, 1 to 268,435,455; 0 is none.
+    pub identifier: u32,
+}
+
+/// Whose subscription it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Receiver {
+    /// The session.
+    pub session: SessionKey,
+    /// Where it is; `None` while it is offline.
+    pub address: Option<Address>,
+    /// It outlives its connection.
+    pub durable: bool,
+}
+
+/// What one topic matches: one hit for each session, however many of its filters match.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Routes {
+    /// Ascending by worker; only those with hits.
+    pub workers: Vec<WorkerRoutes>,
+    /// Some durable session, connected or not, matches with QoS 1 or 2: the message must be logged.
+    pub durable: bool,
+}
+
+/// The sessions on one worker.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct WorkerRoutes {
+    /// The worker's number.
+    pub worker: u16,
+    /// At least one; ascending by session.
+    pub hits: Vec<Hit>,
+}
+
+/// One connected session that is to get the message, once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hit {
+    /// The session. The slot may have a new tenant by now: compare before delivering.
+    pub session: SessionKey,
+    /// Its place on the worker.
+    pub slot: u32,
+    /// It outlives its connection.
+    pub durable: bool,
+    /// The highest of all its subscriptions that match [MQTT-3.3.4-2].
+    pub qos: QoS,
+    /// Some of them asks for the RETAIN flag as published.
+    pub retain_as_published: bool,
+    /// The identifiers of all of them that have one, ascending [MQTT-3.3.4-3] [MQTT-3.3.4-4].
+    pub identifiers: SmallVec<[u32; 1]>,
+    /// What it gets when it is the publisher itself.
+    pub own: Own,
+}
+
+/// What the publisher itself gets of its message, by No Local [MQTT-3.8.3-3].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Own {
+    /// The same as if another had sent it.
+    Same,
+    /// Nothing.
+    Never,
+    /// What its subscriptions without No Local ask for: QoS, retain as published, identifiers.
+    Reduced(Box<(QoS, bool, SmallVec<[u32; 1]>)>),
+}
+
+/// All subscriptions of this process; shared by all workers.
+///
+/// The number of subscriptions, levels and bytes of a filter is bounded by who accepts them. One filter takes two
+/// trie nodes at most, whatever its number of levels.
+pub(crate) struct Router {
+    /// By first level, then one for leading wildcards.
+    tries: Box<[RwLock<Trie>]>,
+    generations: Generations,
+    hasher: DefaultHashBuilder,
+    subscriptions: AtomicU64,
+    filters: AtomicU64,
+}
+
+impl Router {
+    pub(crate) fn new() -> Self {
+        let hasher = DefaultHashBuilder::default();
+        Self {
+            tries: std::iter::repeat_with(|| RwLock::new(Trie::new(hasher.clone())))
+                .take(BUCKETS + 1)
+                .collect(),
+            generations: Generations::new(),
+            hasher,
+            subscriptions: AtomicU64::new(0),
+            filters: AtomicU64::new(0),
+        }
+    }
+
+    /// Adds or replaces the session's subscription to `filter`; true when it is new. `filter` is valid and
+    /// without `$share/`.
+    pub(crate) fn subscribe(&self, filter: &str, receiver: Receiver, subscription: Subscription) -> bool {
+        let mut trie = self.write(filter);
+        let changed = trie.insert(filter, Entry::new(receiver, subscription));
+        self.generations.advance(&self.hasher, filter);
+        self.subscriptions.fetch_add(changed.subscription.into(), Ordering::Relaxed);
+        self.filters.fetch_add(changed.filter.into(), Ordering::Relaxed);
+        changed.subscription
+    }
+
+    /// Removes the session's subscription to exactly this filter [MQTT-3.10.4-1]; false when there was none.
+    pub(crate) fn unsubscribe(&self, filter: &str, session: SessionKey) -> bool {
+        let mut trie = self.write(filter);
+        let changed = trie.remove(filter, session);
+        if changed == Changed::default() {
+            return false;
+        }
+        self.generations.advance(&self.hasher, filter);
+        self.subscriptions.fetch_sub(changed.subscription.into(), Ordering::Relaxed);
+        self.filters.fetch_sub(changed.filter.into(), Ordering::Relaxed);
+        true
+    }
+
+    /// A durable session came to `address`, or went (`None`). `filters` are all it subscribes to; one it does not
+    /// subscribe to is passed over. Each filter changes by itself: until this returns, a topic may still lead to
+    /// the old place.
+    pub(crate) fn relocate<'a>(
+        &self,
+        filters: impl IntoIterator<Item = &'a str>,
+        session: SessionKey,
+        address: Option<Address>,
+    ) {
+        for filter in filters {
+            let mut trie = self.write(filter);
+            if trie.relocate(filter, session, address) {
+                self.generations.advance(&self.hasher, filter);
+            }
+        }
+    }
+
+    /// How many subscriptions there are.
+    pub(crate) fn subscriptions(&self) -> u64 {
+        self.subscriptions.load(Ordering::Relaxed)
+    }
+
+    /// How many distinct filters there are.
+    pub(crate) fn filters(&self) -> u64 {
+        self.filters.load(Ordering::Relaxed)
+    }
+
+    /// What `topic` matches. `scratch` is emptied first and holds all single matches afterwards.
+    fn matching(&self, topic: &str, scratch: &mut Vec<Entry>) -> Routes {
+        scratch.clear();
+        let mut lists = self.read(self.bucket(topic)).matching(topic, scratch);
+        // A filter that starts with a wildcard does not match a topic that starts with `$` [MQTT-4.7.2-1].
+        if !topic.starts_with('$') {
+            lists += self.read(BUCKETS).matching(topic, scratch);
+        }
+        routes::merge(scratch, lists)
+    }
+
+    /// Where a topic's or filter's first level puts it.
+    fn bucket(&self, path: &str) -> usize {
+        match text::split_level(path.as_bytes()).0 {
+            b"+" | b"#" => BUCKETS,
+            first => self.hasher.hash_one(first) as usize & (BUCKETS - 1),
+        }
+    }
+
+    // A lock is poisoned by a panic inside the trie, which has none on purpose; routing what is left is better
+    // than taking every worker down with it.
+    fn read(&self, bucket: usize) -> RwLockReadGuard<'_, Trie> {
+        self.tries[bucket].read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, filter: &str) -> RwLockWriteGuard<'_, Trie> {
+        self.tries[self.bucket(filter)].write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,172 @@
+//! What topics match, remembered by one worker.
+
+use std::hash::BuildHasher;
+use std::rc::Rc;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use super::generations::{Generations, Starts};
+use super::receivers::Entry;
+use super::{Hit, Router, Routes, WorkerRoutes};
+
+/// Memory the cache may hold, in bytes for each topic of its capacity: 64 MiB at the default of 65,536 topics.
+const BYTES_PER_TOPIC: usize = 1_024;
+/// One topic may take this part of the cache. A topic with more receivers is matched anew for each message,
+/// which is little beside delivering it to all of them.
+const LARGEST_PART: usize = 4;
+/// Matches that the scratch list keeps room for between lookups.
+const SCRATCH: usize = 4_096;
+
+/// Remembers topics and their routes for one worker; bounded in topics and in bytes.
+///
+/// When it is full, topics that were not asked for again since the hand last passed go first (second chance),
+/// so topics used once do not drive out those in use.
+pub(crate) struct RouteCache {
+    /// Places in `topics`, by hash of the topic.
+    index: HashTable<u32>,
+    topics: Vec<Cached>,
+    hasher: DefaultHashBuilder,
+    capacity: usize,
+    /// Sum of [`Cached::weight`].
+    weight: usize,
+    /// Where the search for a topic to forget goes on.
+    hand: usize,
+    matched: Vec<Entry>,
+    nobody: Rc<Routes>,
+}
+
+struct Cached {
+    topic: Box<str>,
+    routes: Rc<Routes>,
+    starts: Starts,
+    asked_again: bool,
+    /// [`Generations::sum`] from before the routes were found.
+    generation: u64,
+    /// Bytes.
+    weight: usize,
+}
+
+impl RouteCache {
+    /// A cache for `capacity` topics (at least 1; 65,536 is a good value for a worker).
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            index: HashTable::new(),
+            topics: Vec::new(),
+            hasher: DefaultHashBuilder::default(),
+            capacity: capacity.clamp(1, u32::MAX as usize),
+            weight: 0,
+            hand: 0,
+            matched: Vec::new(),
+            nobody: Rc::new(Routes { workers: Vec::new(), durable: false }),
+        }
+    }
+
+    /// What `topic` matches now: every change of subscriptions that happened before this call is seen.
+    ///
+    /// A cache belongs to one router; it must always be asked with the same one.
+    pub(crate) fn lookup(&mut self, router: &Router, topic: &str) -> Rc<Routes> {
+        let hash = self.hasher.hash_one(topic);
+        let place = self.index.find(hash, |&at| &*self.topics[at as usize].topic == topic).copied();
+        let Some(place) = place else { return self.learn(router, topic, hash) };
+        let cached = &mut self.topics[place as usize];
+        cached.asked_again = true;
+        let starts = cached.starts;
+        // Read before matching: a change in between then makes the entry look older than it is, never newer.
+        let generation = router.generations.sum(starts);
+        if cached.generation == generation {
+            return Rc::clone(&cached.routes);
+        }
+        let routes = self.find(router, topic);
+        let weight = weigh(topic, &routes);
+        let cached = &mut self.topics[place as usize];
+        self.weight = self.weight - cached.weight + weight;
+        (cached.routes, cached.generation, cached.weight) = (Rc::clone(&routes), generation, weight);
+        if self.too_heavy(weight) {
+            self.forget(place as usize);
+        }
+        self.make_room(0, 0);
+        routes
+    }
+
+    #[cold]
+    fn learn(&mut self, router: &Router, topic: &str, hash: u64) -> Rc<Routes> {
+        let starts = Generations::starts_of(&router.hasher, topic);
+        let generation = router.generations.sum(starts);
+        let routes = self.find(router, topic);
+        let weight = weigh(topic, &routes);
+        if self.too_heavy(weight) {
+            return routes;
+        }
+        self.make_room(1, weight);
+        let place = self.topics.len() as u32;
+        let Self { index, topics, hasher, .. } = self;
+        index.insert_unique(hash, place, |&at| hasher.hash_one(&*topics[at as usize].topic));
+        let routes_kept = Rc::clone(&routes);
+        topics.push(Cached {
+            topic: topic.into(),
+            routes: routes_kept,
+            starts,
+            asked_again: false,
+            generation,
+            weight,
+        });
+        self.weight += weight;
+        routes
+    }
+
+    fn find(&mut self, router: &Router, topic: &str) -> Rc<Routes> {
+        let routes = router.matching(topic, &mut self.matched);
+        self.matched.clear();
+        self.matched.shrink_to(SCRATCH);
+        if routes.workers.is_empty() && !routes.durable {
+            return Rc::clone(&self.nobody);
+        }
+        Rc::new(routes)
+    }
+
+    fn too_heavy(&self, weight: usize) -> bool {
+        weight > self.capacity.saturating_mul(BYTES_PER_TOPIC) / LARGEST_PART
+    }
+
+    /// Forgets topics until this many more, of this weight, fit.
+    fn make_room(&mut self, topics: usize, weight: usize) {
+        let most = self.capacity.saturating_mul(BYTES_PER_TOPIC);
+        while self.topics.len() + topics > self.capacity || self.weight + weight > most {
+            if self.hand >= self.topics.len() {
+                self.hand = 0;
+            }
+            let Some(candidate) = self.topics.get_mut(self.hand) else { return };
+            if std::mem::take(&mut candidate.asked_again) {
+                self.hand += 1;
+            } else {
+                self.forget(self.hand);
+            }
+        }
+    }
+
+    fn forget(&mut self, place: usize) {
+        let Self { index, topics, hasher, .. } = self;
+        let hash_of = |topic: &str| hasher.hash_one(topic);
+        if let Ok(entry) = index.find_entry(hash_of(&topics[place].topic), |&at| at as usize == place) {
+            entry.remove();
+        }
+        // The last topic takes the empty place.
+        let last = topics.len() - 1;
+        if last != place
+            && let Some(at) = index.find_mut(hash_of(&topics[last].topic), |&at| at as usize == last)
+        {
+            *at = place as u32;
+        }
+        self.weight -= topics.swap_remove(place).weight;
+    }
+}
+
+/// About how many bytes it takes to remember this.
+fn weigh(topic: &str, routes: &Routes) -> usize {
+    let hits: usize = routes.workers.iter().map(|w| w.hits.len()).sum();
+    size_of::<Cached>()
+        + size_of::<Routes>()
+        + topic.len()
+        + routes.workers.len() * size_of::<WorkerRoutes>()
+        + hits * size_of::<Hit>()
+}

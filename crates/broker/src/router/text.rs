@@ -1,0 +1,94 @@
+//! The levels a trie node stands for, joined by `/`: short ones live inside the node.
+
+/// Longest text kept in place, in bytes: what fits beside the lengths in 24 bytes.
+const INLINE: usize = 21;
+
+/// One or more levels of a filter, as bytes of UTF-8.
+pub(super) enum Text {
+    /// Up to [`INLINE`] bytes.
+    Short { len: u8, first: u8, bytes: [u8; INLINE] },
+    /// Everything longer.
+    Long { first: u32, bytes: Box<[u8]> },
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self::Short { len: 0, first: 0, bytes: [0; INLINE] }
+    }
+}
+
+impl Text {
+    pub(super) fn new(levels: &[u8]) -> Self {
+        let first = split_level(levels).0.len();
+        if levels.len() <= INLINE {
+            let mut bytes = [0; INLINE];
+            bytes[..levels.len()].copy_from_slice(levels);
+            Self::Short { len: levels.len() as u8, first: first as u8, bytes }
+        } else {
+            Self::Long { first: first as u32, bytes: levels.into() }
+        }
+    }
+
+    /// `upper/lower`.
+    pub(super) fn join(upper: &Self, lower: &Self) -> Self {
+        Self::new(&[upper.as_bytes(), lower.as_bytes()].join(&b'/'))
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Short { len, bytes, .. } => &bytes[..usize::from(*len)],
+            Self::Long { bytes, .. } => bytes,
+        }
+    }
+
+    /// The level the parent finds this node by.
+    pub(super) fn first_level(&self) -> &[u8] {
+        match self {
+            Self::Short { first, bytes, .. } => &bytes[..usize::from(*first)],
+            Self::Long { first, bytes } => &bytes[..*first as usize],
+        }
+    }
+}
+
+/// The first level and what follows its `/`. `None` is the end: `a/` has an empty level after `a`, `a` has none.
+pub(super) fn split_level(levels: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match levels.iter().position(|&b| b == b'/') {
+        Some(at) => (&levels[..at], Some(&levels[at + 1..])),
+        None => (levels, None),
+    }
+}
+
+/// How many bytes two paths share in whole levels; a shared start inside a level does not count.
+///
+/// The first levels must be equal, which is how the caller found the other path.
+pub(super) fn shared_levels(a: &[u8], b: &[u8]) -> usize {
+    let same = a.iter().zip(b).take_while(|(x, y)| x == y).count();
+    let ends = |path: &[u8]| path.get(same).is_none_or(|&next| next == b'/');
+    if ends(a) && ends(b) {
+        return same;
+    }
+    a[..same].iter().rposition(|&byte| byte == b'/').unwrap_or(0)
+}
+
+/// Follows `text` (which may hold `+` levels) along `topic`: `None` when they differ, else what remains of the topic.
+pub(super) fn follow<'t>(text: &[u8], topic: &'t [u8]) -> Option<Option<&'t [u8]>> {
+    let (mut text, mut topic) = (text, topic);
+    loop {
+        let (wanted, more_text) = split_level(text);
+        let rest = if wanted == b"+" {
+            split_level(topic).1
+        } else {
+            let rest = topic.strip_prefix(wanted)?;
+            match rest.split_first() {
+                None => None,
+                Some((b'/', rest)) => Some(rest),
+                Some(_) => return None,
+            }
+        };
+        match (more_text, rest) {
+            (None, rest) => return Some(rest),
+            (Some(_), None) => return None,
+            (Some(more_text), Some(rest)) => (text, topic) = (more_text, rest),
+        }
+    }
+}
