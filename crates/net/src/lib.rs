@@ -1,1 +1,17 @@
 //! Listeners, dialers, PROXY protocol: everything that touches a socket before bytes mean anything.
+//!
+//! This crate must not know MQTT or any role. Its unsafe code is in two small modules: descriptors that the
+//! service manager passed (`listener::inherited`) and one socket option (`dialer::sockopt`).
+//!
+//! * [`listener`]: who owns a listening descriptor is decided there and nowhere else.
+//! * [`dialer`]: outgoing connections, past the limit of 28,000 ports per pair of addresses.
+//! * [`proxy_protocol`]: the header of the load balancer in front, v1 and v2, read and written.
+//! * [`read`]: bytes from a socket into a buffer that has a bound.
+//! * [`splice`]: bytes from socket to socket that never enter this process (Linux).
+
+pub mod dialer;
+pub mod listener;
+pub mod proxy_protocol;
+pub mod read;
+#[cfg(target_os = "linux")]
+pub mod splice;

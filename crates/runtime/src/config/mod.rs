@@ -65,7 +65,7 @@ impl Source {
 
     /// The folder that relative paths in the file start from.
     fn folder(&self) -> &Path {
-        self.file.parent().unwrap_or(Path::new(""))
+        self.file.parent().unwrap_or_else(|| Path::new(""))
     }
 }
 

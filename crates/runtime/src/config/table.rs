@@ -54,7 +54,7 @@ impl<'a> Table<'a> {
     }
 
     /// The dotted path of this table, such as `gateway.upstreams[0]`; empty for the root.
-    pub fn path(&self) -> &str {
+    pub fn key_path(&self) -> &str {
         &self.path
     }
 
@@ -163,7 +163,7 @@ impl<'a> Table<'a> {
     }
 
     /// A path; a relative one starts from the folder of the file. Nothing is opened.
-    pub fn path_of(&mut self, key: &str) -> Option<PathBuf> {
+    pub fn path(&mut self, key: &str) -> Option<PathBuf> {
         let folder = self.source.folder();
         self.get(key, "a path", |node| match &node.value {
             Value::String(written) if !written.is_empty() => Some(folder.join(written)),
@@ -193,7 +193,7 @@ impl<'a> Table<'a> {
     }
 
     fn secret_source(&mut self, allowed: &str) -> Option<String> {
-        match (self.path_of("file"), self.string("env"), self.node.entries().len()) {
+        match (self.path("file"), self.string("env"), self.node.entries().len()) {
             (Some(path), None, 1) => match read_secret_file(&path) {
                 Ok(secret) => Some(secret),
                 Err(error) => {

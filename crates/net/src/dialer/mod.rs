@@ -1,0 +1,133 @@
+//! Outgoing connections, past the limit of 28,000 ports per pair of addresses.
+//!
+//! A connection is known by its two addresses and ports. From one source address to one server the kernel has
+//! about 28,000 ports (`ip_local_port_range`); more source addresses multiply that. To choose a source address one
+//! binds, and a plain bind takes a port for every destination at once, so that 28,000 would be the limit for all
+//! servers together: `IP_BIND_ADDRESS_NO_PORT` leaves the port to connect(2), which knows the destination.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpSocket, TcpStream};
+
+mod sockopt;
+
+/// Opens connections, from each of its source addresses in turn. May be shared by all workers.
+#[derive(Debug)]
+pub struct Dialer {
+    source_addresses: Vec<IpAddr>,
+    connect_timeout: Duration,
+    turn: AtomicUsize,
+}
+
+impl Clone for Dialer {
+    fn clone(&self) -> Self {
+        Self::new(self.source_addresses.clone(), self.connect_timeout)
+    }
+}
+
+impl Dialer {
+    /// Without source addresses the kernel chooses one. The timeout is for one whole [`Dialer::connect`].
+    pub fn new(source_addresses: Vec<IpAddr>, connect_timeout: Duration) -> Self {
+        Self { source_addresses, connect_timeout, turn: AtomicUsize::new(0) }
+    }
+
+    /// The local addresses to connect from.
+    pub fn source_addresses(&self) -> &[IpAddr] {
+        &self.source_addresses
+    }
+
+    /// How long one [`Dialer::connect`] may take.
+    pub fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
+
+    /// Connects, with `TCP_NODELAY`. When the ports of a source address to this server are used up, the next
+    /// address has its turn, each once.
+    ///
+    /// # Errors
+    /// `TimedOut` after the timeout; `InvalidInput` when there are source addresses but none of the server's
+    /// family; `AddrNotAvailable` when no source address has a port left; or what the network said.
+    pub async fn connect(&self, addr: SocketAddr) -> io::Result<TcpStream> {
+        let attempt = async {
+            let sources = self.sources_for(addr)?;
+            let mut last = None;
+            for source in sources {
+                match connect_from(source, addr).await {
+                    Err(error) if exhausted(&error) => last = Some(error),
+                    outcome => return outcome,
+                }
+            }
+            Err(last.unwrap_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable)))
+        };
+        match tokio::time::timeout(self.connect_timeout, attempt).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let waited = self.connect_timeout.as_millis();
+                Err(io::Error::new(io::ErrorKind::TimedOut, format!("no connection after {waited} ms")))
+            }
+        }
+    }
+
+    /// The source addresses to try for this server, in order; the first moves on with every call.
+    fn sources_for(&self, addr: SocketAddr) -> io::Result<Vec<Option<IpAddr>>> {
+        if self.source_addresses.is_empty() {
+            return Ok(vec![None]);
+        }
+        let same_family = |source: &&IpAddr| source.is_ipv4() == addr.is_ipv4();
+        let mut sources: Vec<_> =
+            self.source_addresses.iter().filter(same_family).copied().map(Some).collect();
+        if sources.is_empty() {
+            let error = format!("no source address has the address family of {addr}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+        }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % sources.len();
+        sources.rotate_left(turn);
+        Ok(sources)
+    }
+}
+
+/// Whether no port is left between this source and the server. The kernel says `EADDRNOTAVAIL` at connect(2).
+fn exhausted(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse)
+}
+
+async fn connect_from(source: Option<IpAddr>, addr: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpSocket::from_std_stream(open(source, addr)?.into()).connect(addr).await?;
+    Ok(stream)
+}
+
+/// A socket for a connection to `addr`, bound to its source address but to no port.
+fn open(source: Option<IpAddr>, addr: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(source) = source {
+        sockopt::bind_address_no_port(&socket)?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    Ok(socket)
+}
+
+/// The addresses of `"host:port"` or `"address:port"`, each once, in the resolver's order; never empty.
+///
+/// # Errors
+/// When the text has no port, or the name has no address.
+pub async fn resolve(host_port: &str) -> io::Result<Vec<SocketAddr>> {
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for address in tokio::net::lookup_host(host_port).await? {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    if addresses.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, format!("{host_port} has no address")));
+    }
+    Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests;
