@@ -1,2 +1,51 @@
-//! The workshop.
-fn main() {}
+//! The workshop: one program that people and CI run to test Tidegate and to keep its habits.
+//!
+//! It knows the workspace from the outside (`cargo metadata`, the files git lists) and must not depend on
+//! any room of it, so that it builds in seconds and works while a room does not compile.
+
+#![allow(clippy::print_stdout, reason = "a command line tool answers on standard output")]
+
+mod clauses;
+mod command;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use workspace::Workspace;
+
+const USAGE: &str = "\
+cargo xtask test [--only STEP]... [--skip STEP]... [--keep-going] [--list]
+    Run every check and test, in the order of time to an answer; stop at the first step that fails.
+cargo xtask tidy
+    Check the habits that no compiler checks: layers, names, lengths, notes, clause ids.
+cargo xtask clauses [--untested]
+    List the MQTT clauses cited in code and in tests.";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("xtask: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<(), String> {
+    let Some((verb, rest)) = arguments.split_first() else {
+        return Err(format!("say what to do\n{USAGE}"));
+    };
+    match verb.as_str() {
+        "test" => test::run(&Workspace::open()?, rest),
+        "tidy" if rest.is_empty() => tidy::run(&Workspace::open()?),
+        "clauses" => clauses::run(&Workspace::open()?, rest),
+        "help" | "--help" | "-h" => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        other => Err(format!("{other:?} with these arguments is no task\n{USAGE}")),
+    }
+}
