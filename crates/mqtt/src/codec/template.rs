@@ -6,6 +6,47 @@ use crate::codec::encode::EncodeError;
 use crate::packet::PublishProperties;
 use crate::{PacketId, QoS, Version};
 
+/// Appends a PUBLISH for a single receiver without building a [`PublishTemplate`] first; returns where the packet identifier
+/// stands in `out` (not used at QoS 0). `packet_id` is `Some` exactly for QoS 1 and 2 [MQTT-2.2.1-2]; `None` there
+/// leaves 0, which every receiver refuses.
+///
+/// # Errors
+/// As for [`PublishTemplate::new`]; `out` is left as it was.
+#[allow(clippy::too_many_arguments, reason = "the fields of the packet, borrowed from different places")]
+pub fn publish(
+    version: Version,
+    qos: QoS,
+    dup: bool,
+    retain: bool,
+    packet_id: Option<PacketId>,
+    topic: &str,
+    properties: &PublishProperties<'_>,
+    payload: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<usize, EncodeError> {
+    check::publish(version, topic, properties)?;
+    let mut section = Count(0);
+    if version.is_v5() {
+        write::section(properties, &mut section);
+    }
+    let id_len = if qos == QoS::AtMostOnce { 0 } else { 2 };
+    let len = 2 + topic.len() + id_len + section.0 + payload.len();
+    let remaining = check::remaining(len)?;
+    out.reserve(1 + varint::len(remaining) + len);
+    out.u8(write::publish_first_byte(qos, dup, retain));
+    out.varint(remaining);
+    out.binary(topic.as_bytes());
+    let id_at = out.len();
+    if id_len > 0 {
+        out.u16(packet_id.map_or(0, PacketId::get));
+    }
+    if version.is_v5() {
+        write::section(properties, out);
+    }
+    out.put(payload);
+    Ok(id_at)
+}
+
 /// The bytes of a PUBLISH, all but its packet identifier: encoded once for all receivers of the same version and QoS.
 #[derive(Clone, Debug)]
 pub struct PublishTemplate {
@@ -30,26 +71,8 @@ impl PublishTemplate {
         properties: &PublishProperties<'_>,
         payload: &[u8],
     ) -> Result<Self, EncodeError> {
-        check::publish(version, topic, properties)?;
-        let mut section = Count(0);
-        if version.is_v5() {
-            write::section(properties, &mut section);
-        }
-        let id_len = if qos == QoS::AtMostOnce { 0 } else { 2 };
-        let len = 2 + topic.len() + id_len + section.0 + payload.len();
-        let remaining = check::remaining(len)?;
-        let mut bytes = Vec::with_capacity(1 + varint::len(remaining) + len);
-        bytes.u8(write::publish_first_byte(qos, dup, retain));
-        bytes.varint(remaining);
-        bytes.binary(topic.as_bytes());
-        let id_at = bytes.len();
-        if id_len > 0 {
-            bytes.u16(0);
-        }
-        if version.is_v5() {
-            write::section(properties, &mut bytes);
-        }
-        bytes.put(payload);
+        let mut bytes = Vec::new();
+        let id_at = publish(version, qos, dup, retain, None, topic, properties, payload, &mut bytes)?;
         Ok(Self { bytes, qos, id_at })
     }
 
