@@ -54,6 +54,7 @@ const RULES: &[Rule] = &[
     Rule { name: "packages", check: manifests::check_package_count },
     Rule { name: "vague name", check: names::check },
     Rule { name: "module note", check: modules::check_notes },
+    Rule { name: "empty file", check: modules::check_empty },
     Rule { name: "dead file", check: modules::check_reached },
     Rule { name: "long function", check: lengths::check_functions },
     Rule { name: "long file", check: lengths::check_files },

@@ -30,7 +30,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("axum", &["admin"]),
     ("clap", &["cli", "tidegate"]),
     ("utoipa", &["api", "admin"]),
-    ("sd-notify", &["runtime"]),
+    ("sd-notify", &["net", "runtime"]),
 ];
 
 /// The package that is outside the levels: it sees the workspace only as text.

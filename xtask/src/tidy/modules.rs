@@ -22,6 +22,15 @@ fn opens_with_note(text: &str) -> bool {
     first.is_some_and(|line| line.starts_with("//! ") && line.len() > "//! ".len())
 }
 
+/// A file without code is a promise nobody keeps.
+pub(super) fn check_empty(tree: &Tree) -> Vec<Finding> {
+    tree.rust
+        .iter()
+        .filter(|file| file.source.code.trim().is_empty())
+        .map(|file| Finding::new(&file.path, 0, "has no code; write it or remove it"))
+        .collect()
+}
+
 /// A file that no `mod` names is not compiled, and rots.
 pub(super) fn check_reached(tree: &Tree) -> Vec<Finding> {
     let mut reached = HashSet::new();
@@ -76,6 +85,17 @@ mod tests {
     fn tests_beside_their_subject_need_no_note() {
         check_lines(check_notes, "crates/net/src/peek/tests.rs", "use super::*;\n", &[]);
         check_lines(check_notes, "crates/net/src/tests/peek.rs", "use super::*;\n", &[]);
+    }
+
+    #[test]
+    fn a_file_has_code() {
+        check_lines(check_empty, "crates/net/src/peek/tests.rs", "//! Tests of peeking.\n", &[0]);
+        check_lines(
+            check_empty,
+            "crates/net/src/peek/tests.rs",
+            "//! Tests of peeking.\nuse super::*;\n",
+            &[],
+        );
     }
 
     #[test]
