@@ -1,6 +1,6 @@
 //! Topic filters (4.7), shared subscriptions (4.8.2) and matching.
 //!
-//! Must not know: who subscribed. The broker's tree of subscriptions obeys the same rules; [`matches`] is the
+//! Must not know: who subscribed. The broker's tree of subscriptions obeys the same rules; [`matches()`] is the
 //! definition of them.
 
 use crate::{ReasonCode, topic};

@@ -58,7 +58,7 @@ fn whole(input: &[u8], version: Version, sender: Role, max: u32) -> Result<(Pack
     Ok((packet, total))
 }
 
-/// [MQTT-3.1.2-24] is the sender's side of it; for the receiver see 3.1.2.11.4 and 3.2.2.3.6.
+/// What a server must not send a client [MQTT-3.1.2-24], a client must not send a server either [MQTT-3.2.2-15].
 const TOO_LARGE: DecodeError = DecodeError {
     reason: ReasonCode::PacketTooLarge,
     clause: "MQTT-3.1.2-24",
@@ -142,27 +142,28 @@ fn check_direction(kind: u8, version: Version, sender: Role) -> Result<(), Decod
 
 /// The flags of the fixed header (2.1.3, table 2-2).
 fn check_flags(kind: u8, flags: u8, version: Version) -> Result<(), DecodeError> {
-    const RESERVED: DecodeError =
-        DecodeError::malformed("MQTT-2.1.3-1", "a reserved flag of the fixed header has the wrong value");
-    match kind {
-        PUBLISH => {
-            if flags & 0x06 == 0x06 {
-                return Err(DecodeError::malformed("MQTT-3.3.1-4", "both QoS bits of PUBLISH are set"));
-            }
-            if flags & 0x0E == 0x08 {
-                return Err(DecodeError::malformed("MQTT-3.3.1-2", "DUP is set in a PUBLISH with QoS 0"));
-            }
-            Ok(())
+    let (expected, clause) = match kind {
+        PUBLISH if flags & 0x06 == 0x06 => {
+            return Err(DecodeError::malformed("MQTT-3.3.1-4", "both QoS bits of PUBLISH are set"));
         }
+        PUBLISH if flags & 0x0E == 0x08 => {
+            return Err(DecodeError::malformed("MQTT-3.3.1-2", "DUP is set in a PUBLISH with QoS 0"));
+        }
+        PUBLISH => return Ok(()),
         // 3.1 has them as DUP, QoS and RETAIN in every packet, "not used" in most, and clients of it set DUP when
         // they repeat a SUBSCRIBE or PUBREL. The version of a CONNECT is not known yet.
-        _ if version == Version::V31 && kind != CONNECT => Ok(()),
-        // [MQTT-3.6.1-1], [MQTT-3.8.1-1], [MQTT-3.10.1-1]
-        PUBREL | SUBSCRIBE | UNSUBSCRIBE if flags == 0x02 => Ok(()),
-        PUBREL | SUBSCRIBE | UNSUBSCRIBE => Err(RESERVED),
-        _ if flags == 0 => Ok(()),
-        _ => Err(RESERVED),
+        _ if version == Version::V31 && kind != CONNECT => return Ok(()),
+        PUBREL => (0x02, "MQTT-3.6.1-1"),
+        SUBSCRIBE => (0x02, "MQTT-3.8.1-1"),
+        UNSUBSCRIBE => (0x02, "MQTT-3.10.1-1"),
+        DISCONNECT => (0, "MQTT-3.14.1-1"),
+        AUTH => (0, "MQTT-3.15.1-1"),
+        _ => (0, "MQTT-2.1.3-1"),
+    };
+    if flags == expected {
+        return Ok(());
     }
+    Err(DecodeError::malformed(clause, "a reserved flag of the fixed header has the wrong value"))
 }
 
 /// Packets of one size only are judged before their body comes, so that a lie cannot make us wait for megabytes.
@@ -421,7 +422,7 @@ fn unsuback<'a>(reader: &mut Reader<'a>, version: Version) -> Result<Unsuback<'a
         reasons.push(reason(reader, legal::unsuback, "MQTT-3.11.3-2")?);
     }
     if reasons.is_empty() {
-        return Err(DecodeError::protocol("MQTT-3.11.3-1", "UNSUBACK without a Reason Code").into());
+        return Err(DecodeError::protocol("3.11.3", "UNSUBACK without a Reason Code").into());
     }
     Ok(Unsuback { packet_id, properties, reasons })
 }

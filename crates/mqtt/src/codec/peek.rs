@@ -50,14 +50,14 @@ pub struct ConnectHead<'a> {
 /// Reads as much of a CONNECT as is needed for its client identifier, and its user name if that has arrived as well.
 ///
 /// Answers as soon as the client identifier is complete; call again with more bytes for the user name. What it accepts or
-/// refuses, [`super::decode::decode`] accepts or refuses in the same words; errors behind the bytes given are not seen yet.
-/// `max` bounds the bytes up to the client identifier, not the whole packet.
+/// refuses, [`super::decode::decode`] accepts or refuses in the same words; errors behind the user name are not its business.
+/// No more than `max` bytes are looked at: they bound the front of the packet, not the whole.
 ///
 /// # Errors
 /// The rule that the bytes break; Packet too large (0x95) if the client identifier ends behind `max` bytes; Protocol
 /// Error if the first packet is no CONNECT [MQTT-3.1.0-1].
 pub fn peek_connect(input: &[u8], max: usize) -> Result<Peek<'_>, DecodeError> {
-    match peek(input) {
+    match peek(input.get(..max).unwrap_or(input)) {
         Ok(head) => Ok(Peek::Connect(head)),
         Err(Fault::Bad(error)) => Err(error),
         Err(Fault::Short(needed)) if needed > max => Err(DecodeError {
@@ -77,29 +77,26 @@ fn peek(input: &[u8]) -> Result<ConnectHead<'_>, Fault> {
     let header = header(input, Version::V311, Role::Client)?;
     let mut reader = Reader::new(input, header.len, header.total());
     let front = Front::read(&mut reader, &header)?;
-    let mut head = ConnectHead {
+    let rest = front.will(&mut reader).and_then(|_| front.username(&mut reader));
+    let (username, username_needs) = match rest {
+        Ok(username) => (username, 0),
+        // Without one, it is known that there is none; what else is missing does not matter here.
+        Err(Fault::Short(_)) if front.flags & USERNAME == 0 => (None, 0),
+        Err(Fault::Short(needed)) => (None, needed),
+        Err(bad) => return Err(bad),
+    };
+    Ok(ConnectHead {
         version: front.version,
         bridge: front.bridge,
         clean_start: front.flags & CLEAN_START != 0,
         keep_alive: front.keep_alive,
-        properties: front.properties.clone(),
+        properties: front.properties,
         client_id: front.client_id,
-        username: None,
-        username_known: front.flags & USERNAME == 0,
-        username_needs: 0,
+        username,
+        username_known: username_needs == 0,
+        username_needs,
         packet_len: header.total(),
-    };
-    if !head.username_known {
-        match front.will(&mut reader).and_then(|_| front.username(&mut reader)) {
-            Ok(username) => {
-                head.username = username;
-                head.username_known = true;
-            }
-            Err(Fault::Short(needed)) => head.username_needs = needed,
-            Err(bad) => return Err(bad),
-        }
-    }
-    Ok(head)
+    })
 }
 
 /// Reads the body of a CONNECT that is all here.

@@ -48,7 +48,7 @@ pub enum InFlight<I> {
 pub enum Pubrec<T> {
     /// Send PUBREL [MQTT-4.3.3-4]; the message is given back the first time, when the receiver becomes its owner.
     Release(Option<T>),
-    /// The receiver refused (reason 0x80 or above): the exchange is over, no PUBREL [MQTT-4.3.3-4].
+    /// The receiver refused (reason 0x80 or above): the exchange is over without PUBREL [MQTT-4.4.0-2].
     Ended(T),
     /// No QoS 2 message with this identifier waits: PUBREL with Packet Identifier not found (0x92), in version 5.
     Unknown,
@@ -114,7 +114,7 @@ impl<T> Outbound<T> {
 
     /// PUBACK came: gives the message back; `None` if no QoS 1 message with this identifier waits.
     ///
-    /// Its reason does not matter here: a refused message is over as well [MQTT-4.3.2-3].
+    /// Its reason does not matter here: a refused message is over as well [MQTT-4.4.0-2].
     pub fn puback(&mut self, id: PacketId) -> Option<T> {
         if !matches!(self.window.get_mut(id)?, Step::Qos1(_)) {
             return None;

@@ -1,8 +1,8 @@
 //! Packet identifiers in use, in the order in which they came into use.
 //!
 //! As long as they came in ascending order (65,535 is followed by 1), and they do unless a peer or a restored session
-//! says otherwise, any of them is found by binary search, and in one step if it is the oldest. Else one
-//! after the other is looked at. Without entries there is no memory on the heap until the first is added.
+//! says otherwise, any of them is found by binary search, and in one step if it is the oldest. Else one after the other is
+//! looked at, until all are gone. Without entries there is no memory on the heap.
 
 use std::collections::VecDeque;
 
@@ -77,7 +77,8 @@ impl<T> Window<T> {
         let at = self.position(id)?;
         let (_, entry) = self.entries.remove(at)?;
         if self.entries.is_empty() {
-            self.ascending = true;
+            // Most sessions are idle most of the time: give the memory back.
+            *self = Self::new();
         }
         Some(entry)
     }
