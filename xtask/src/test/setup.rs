@@ -93,7 +93,7 @@ fn install_from_debian(packages: &[&str]) -> Result<(), String> {
     let _policy = ServicePolicy::deny()?;
     let apt = || {
         let mut apt = Command::new("apt-get");
-        apt.env("DEBIAN_FRONTEND", "noninteractive").args(["-q", "-y"]);
+        apt.env("DEBIAN_FRONTEND", "noninteractive").args(["-qq", "-y", "-o", "Dpkg::Use-Pty=0"]);
         apt
     };
     command::run(apt().arg("update"))?;
