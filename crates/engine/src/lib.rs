@@ -19,6 +19,7 @@ mod log;
 mod op;
 mod register;
 
+#[cfg(any(test, feature = "contract"))]
 pub mod contract;
 pub mod memory;
 
@@ -57,8 +58,8 @@ pub struct Guarantees {
 /// An implementation of the four primitives.
 ///
 /// Every method returns at once. The order of the effects of one port's operations is the order in which they
-/// were submitted; operations of different ports are ordered by the engine. See [`contract`] for the suite that
-/// every implementation passes.
+/// were submitted; operations of different ports are ordered by the engine. See the module `contract` (a feature of
+/// this crate) for the suite that every implementation passes.
 pub trait Engine: Send + Sync + 'static {
     /// What an acknowledgement promises.
     fn guarantees(&self) -> Guarantees;

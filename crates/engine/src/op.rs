@@ -9,8 +9,8 @@ use crate::{DedupeId, Fence, Held, Key, LogFrame, Pos, Record, Rev, Shard, Write
 /// The submitter's number for an operation; the engine only carries it back.
 pub type Token = u64;
 
-/// An operation.
-#[derive(Debug)]
+/// An operation. A clone is cheap (bytes are shared): submitters keep one to repeat it.
+#[derive(Clone, Debug)]
 pub enum Op {
     /// Appends a frame; durable as [`crate::Guarantees`] promise when answered. → [`Reply::Appended`]
     Append {

@@ -15,6 +15,8 @@ mod outbox;
 mod register;
 mod state;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::sync::{Arc, Mutex, PoisonError};
