@@ -86,7 +86,7 @@ pub fn a_held_fence_lets_appends_and_writes_pass(make: Make) {
     let epoch = probe.acquire(&lease, 1, LONG).expect("it is free");
     assert_eq!(probe.settle(&append(1, fence(&lease, epoch))), Ok(Reply::Appended { seq: 1 }));
     let write = Write { fence: fence(&lease, epoch), ..Write::put(k.clone(), "fenced") };
-    assert!(probe.put(vec![write]).is_ok());
+    assert!(probe.put(&[write]).is_ok());
     assert_eq!(probe.get(&k).map(|r| r.value), Some("fenced".into()));
 }
 
@@ -113,9 +113,9 @@ pub fn a_batch_with_a_lost_fence_has_no_effect(make: Make) {
         let fenced = Write { fence: fence(&lease, epoch), ..Write::put(b.clone(), "new") };
         vec![Write::put(a.clone(), "new"), fenced]
     };
-    assert_eq!(probe.put(batch(first)), fenced(second));
+    assert_eq!(probe.put(&batch(first)), fenced(second));
     assert_eq!((probe.get(&a), probe.get(&b)), (None, None));
-    assert!(probe.put(batch(second)).is_ok());
+    assert!(probe.put(&batch(second)).is_ok());
 }
 
 pub fn a_fence_is_lost_when_the_lease_runs_out(make: Make) {
@@ -125,6 +125,6 @@ pub fn a_fence_is_lost_when_the_lease_runs_out(make: Make) {
     probe.lost(&lease);
     assert!(matches!(probe.settle(&append(1, fence(&lease, epoch))), Err(EngineError::Fenced { .. })));
     let write = Write { fence: fence(&lease, epoch), ..Write::put(k.clone(), "late") };
-    assert!(matches!(probe.put(vec![write]), Err(EngineError::Fenced { .. })));
+    assert!(matches!(probe.put(&[write]), Err(EngineError::Fenced { .. })));
     assert_eq!((probe.head(S), probe.get(&k)), (Pos::START, None));
 }

@@ -21,7 +21,7 @@ fn mixed(appender: u64, n: u64) -> Vec<Op> {
         Op::Read { shard: S, after: Pos::new(n, 0), max_bytes: 1000 },
         Op::Head { shard: S },
         Op::Put { writes: vec![Write::put(k.clone(), format!("{n}"))] },
-        Op::Get { key: k.clone() },
+        Op::Get { key: k },
         Op::Scan { prefix: key("k"), after: None, limit: 3 },
         Op::Barrier { prefix: key("k") },
         Op::Acquire { key: key("lease"), holder: appender, ttl: LONG },

@@ -264,8 +264,8 @@ impl Probe {
     ///
     /// # Errors
     /// As of [`Op::Put`]; never Busy or Unavailable. Unknown only if another writer has changed the records since.
-    pub fn put(&self, writes: Vec<Write>) -> Result<Vec<Rev>, EngineError> {
-        let op = Op::Put { writes: writes.clone() };
+    pub fn put(&self, writes: &[Write]) -> Result<Vec<Rev>, EngineError> {
+        let op = Op::Put { writes: writes.to_vec() };
         loop {
             match self.insist(&op, &[EngineError::Unavailable, EngineError::Busy]) {
                 Ok(Reply::Written(revs)) => return Ok(revs),
@@ -285,7 +285,7 @@ impl Probe {
 
     /// Writes one record without condition; gives its revision.
     pub fn set(&self, key: &Key, value: impl Into<Bytes>) -> Rev {
-        self.put(vec![Write::put(key.clone(), value)]).expect("a write without condition")[0]
+        self.put(&[Write::put(key.clone(), value)]).expect("a write without condition")[0]
     }
 
     /// Passes a barrier.
