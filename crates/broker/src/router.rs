@@ -73,7 +73,7 @@ pub(crate) struct Receiver {
 }
 
 /// What one topic matches: one hit for each session, however many of its filters match.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Routes {
     /// Ascending by worker; only those with hits.
     pub workers: Vec<WorkerRoutes>,
@@ -82,7 +82,7 @@ pub(crate) struct Routes {
 }
 
 /// The sessions on one worker.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WorkerRoutes {
     /// The worker's number.
     pub worker: u16,

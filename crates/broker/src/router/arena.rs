@@ -71,3 +71,18 @@ impl<T> IndexMut<u32> for Arena<T> {
         &mut self.chunks[(id >> CHUNK_BITS) as usize][id as usize & (CHUNK - 1)]
     }
 }
+
+#[cfg(test)]
+impl<T> Arena<T> {
+    /// Places ever used, including place 0 and free ones.
+    pub(super) fn used(&self) -> u32 {
+        self.used
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let places: usize = self.chunks.iter().map(Vec::capacity).sum();
+        places * size_of::<T>()
+            + self.chunks.capacity() * size_of::<Vec<T>>()
+            + self.free.capacity() * size_of::<u32>()
+    }
+}

@@ -170,3 +170,18 @@ fn weigh(topic: &str, routes: &Routes) -> usize {
         + routes.workers.len() * size_of::<WorkerRoutes>()
         + hits * size_of::<Hit>()
 }
+
+#[cfg(test)]
+impl RouteCache {
+    /// Topics and bytes held, after checking that the books agree.
+    pub(super) fn census(&self) -> (usize, usize) {
+        assert_eq!(self.index.len(), self.topics.len());
+        for (place, cached) in self.topics.iter().enumerate() {
+            let hash = self.hasher.hash_one(&*cached.topic);
+            assert_eq!(self.index.find(hash, |&at| at as usize == place).copied(), Some(place as u32));
+            assert_eq!(cached.weight, weigh(&cached.topic, &cached.routes));
+        }
+        assert_eq!(self.weight, self.topics.iter().map(|t| t.weight).sum::<usize>());
+        (self.topics.len(), self.weight)
+    }
+}

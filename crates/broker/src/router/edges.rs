@@ -71,3 +71,15 @@ impl Edges {
         (hash >> 40) as usize & (self.tables.len() - 1)
     }
 }
+
+#[cfg(test)]
+impl Edges {
+    pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
+        self.tables.iter().flatten().copied()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.tables.capacity() * size_of::<HashTable<u32>>()
+            + self.tables.iter().map(HashTable::allocation_size).sum::<usize>()
+    }
+}

@@ -92,3 +92,46 @@ pub(super) fn follow<'t>(text: &[u8], topic: &'t [u8]) -> Option<Option<&'t [u8]
         }
     }
 }
+
+#[cfg(test)]
+impl Text {
+    /// Bytes outside the node, as an allocator rounds them.
+    pub(super) fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Short { .. } => 0,
+            Self::Long { bytes, .. } => (bytes.len() + 8).next_multiple_of(16),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_levels_are_shared() {
+        for (a, b, shared) in [
+            ("a/b/c", "a/b/d", 3),
+            ("a/b", "a/b/c", 3),
+            ("a/bc", "a/bd", 1),
+            ("a/b", "a/bc", 1),
+            ("a", "a", 1),
+            ("/a", "/b", 0),
+            ("", "/b", 0),
+            ("a//", "a//b", 2),
+        ] {
+            assert_eq!(shared_levels(a.as_bytes(), b.as_bytes()), shared, "{a} and {b}");
+            assert_eq!(shared_levels(b.as_bytes(), a.as_bytes()), shared, "{b} and {a}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_the_same_in_place_and_on_the_heap() {
+        for len in [0, 1, INLINE - 1, INLINE, INLINE + 1, 300] {
+            let first = "x".repeat(len / 2);
+            let text = format!("{first}/{}", "y".repeat(len - len / 2));
+            let kept = Text::new(text.as_bytes());
+            assert_eq!((kept.as_bytes(), kept.first_level()), (text.as_bytes(), first.as_bytes()));
+        }
+    }
+}

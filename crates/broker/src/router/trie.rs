@@ -293,3 +293,36 @@ fn hash_edge(hasher: &DefaultHashBuilder, parent: u32, level: &[u8]) -> u64 {
     hasher.write(level);
     hasher.finish()
 }
+
+#[cfg(test)]
+impl Trie {
+    /// Nodes, lists of receivers, and bytes they take.
+    pub(super) fn census(&self) -> (usize, usize, usize) {
+        let texts: usize = (0..self.nodes.used()).map(|id| self.nodes[id].text.heap_bytes()).sum();
+        let bytes = self.nodes.bytes() + self.receivers.bytes() + self.edges.bytes() + texts;
+        (self.nodes.len(), self.receivers.len(), bytes)
+    }
+
+    /// Every node is reached from its parent and serves: it has receivers, or leads to two places or more.
+    pub(super) fn assert_whole(&self) {
+        let mut pending = vec![ROOT];
+        pending.extend(self.edges.iter());
+        let by_plus: Vec<u32> =
+            pending.iter().map(|&id| self.nodes[id].plus).filter(|&id| id != NONE).collect();
+        let mut reached = pending.len() - 1;
+        let mut plus_chain = by_plus;
+        while let Some(id) = plus_chain.pop() {
+            pending.push(id);
+            reached += 1;
+            plus_chain.extend(Some(self.nodes[id].plus).filter(|&id| id != NONE));
+        }
+        assert_eq!(reached, self.nodes.len(), "a node is lost or found twice");
+        for id in pending.into_iter().filter(|&id| id != ROOT) {
+            let node = &self.nodes[id];
+            let branches = node.literals + u32::from(node.plus != NONE);
+            assert!(node.here != NONE || node.below != NONE || branches >= 2, "node {id} serves nothing");
+            let found = self.child(node.parent, node.text.first_level());
+            assert_eq!(found, Some(id), "node {id} is not where its parent leads to");
+        }
+    }
+}
