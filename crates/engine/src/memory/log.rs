@@ -11,7 +11,7 @@ use super::dedupe::Window;
 use crate::{DedupeId, EngineError, LogFrame, Pos};
 
 /// What a frame costs beyond its bytes, so that empty frames are bounded too.
-const FRAME_COST: usize = 64;
+pub(super) const FRAME_COST: usize = 64;
 
 /// The frames of one shard that are still kept.
 #[derive(Debug)]

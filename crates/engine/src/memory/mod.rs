@@ -1,6 +1,6 @@
 //! The engine that keeps everything in memory: for tests, benches and brokers that may forget.
 //!
-//! [`state`] is the engine without time and threads; [`driver`] is the thread that runs it; [`intake`] is the bounded queue
+//! `state` is the engine without time and threads; `driver` is the thread that runs it; `intake` is the bounded queue
 //! between the callers and the thread. The other files are the parts of the state.
 //!
 //! Nothing survives a restart; within the process every promise of [`Engine`] holds. Lanes never lose a frame that
@@ -13,6 +13,8 @@ mod lease;
 mod log;
 mod outbox;
 mod register;
+#[cfg(test)]
+mod simulation;
 mod state;
 mod tail;
 #[cfg(test)]
