@@ -105,43 +105,39 @@ impl<T: Send> Sender<T> {
         Ok(())
     }
 
-    /// Puts messages in, in order, under one lock and with at most one wake-up, until there is no room.
-    /// Gives back how many went in; the iterator is not asked for more than that plus one, and a message it had
-    /// already given is returned in the error with the count.
+    /// Puts messages in, in order, under one lock and with at most one wake-up. What finds no room or no receiver
+    /// is dropped; gives back how many that were, for the counter of the sender's rule. Who must keep them uses
+    /// [`Sender::send`].
     ///
     /// The iterator runs under the lock: it must be short and must not touch this mailbox.
-    pub fn send_all(&self, messages: impl IntoIterator<Item = T>) -> Result<usize, (usize, Full<T>)> {
-        let mut sent = 0;
-        let mut refused = None;
-        let sleeper = {
+    pub fn send_all(&self, messages: impl IntoIterator<Item = T>) -> usize {
+        let mut messages = messages.into_iter();
+        let (refused, sleeper) = {
             let mut state = self.shared.lock();
-            for message in messages {
-                if !state.receiver_alive || state.queue.len() >= self.shared.capacity {
-                    refused = Some(message);
-                    break;
-                }
-                state.queue.push(message);
-                sent += 1;
-            }
-            if sent > 0 { state.sleeper.take() } else { None }
+            let room =
+                if state.receiver_alive { self.shared.capacity.saturating_sub(state.queue.len()) } else { 0 };
+            let before = state.queue.len();
+            state.queue.extend(messages.by_ref().take(room));
+            let woken = if state.queue.len() > before { state.sleeper.take() } else { None };
+            (messages, woken)
         };
         wake(sleeper);
-        refused.map_or(Ok(sent), |message| Err((sent, Full(message))))
+        refused.count()
     }
 
     /// Puts a message in beyond the bound. Only for answers: an answer is bounded by the request that asked for
-    /// it, and to drop it would leave the asker waiting. Gives the message back when the receiver is gone.
-    pub fn force(&self, message: T) -> Result<(), Full<T>> {
+    /// it, and to drop it would leave the asker waiting. `false` when the receiver is gone; the message is dropped.
+    pub fn force(&self, message: T) -> bool {
         let sleeper = {
             let mut state = self.shared.lock();
             if !state.receiver_alive {
-                return Err(Full(message));
+                return false;
             }
             state.queue.push(message);
             state.sleeper.take()
         };
         wake(sleeper);
-        Ok(())
+        true
     }
 }
 

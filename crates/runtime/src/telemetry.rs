@@ -43,11 +43,8 @@ impl TelemetryConfig {
         let formats = [("text", Format::Text), ("json", Format::Json)];
         let format = table.choice("format", &formats).unwrap_or(default.format);
         let filter = table.string("level").unwrap_or(default.filter);
-        if EnvFilter::builder().parse(&filter).is_err() {
-            table.problem(
-                "level",
-                "one of \"error\", \"warn\", \"info\", \"debug\", \"trace\", \"off\", or a filter such as \"info,gateway=debug\"",
-            );
+        if check(&filter).is_err() {
+            table.problem("level", ALLOWED);
         }
         Self { format, filter }
     }
@@ -57,13 +54,8 @@ impl TelemetryConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The filter can't be read.
-    #[error("log level {filter:?}: {error}")]
-    Filter {
-        /// As given.
-        filter: String,
-        /// What is wrong with it.
-        error: tracing_subscriber::filter::ParseError,
-    },
+    #[error("log level {0:?}: {ALLOWED}")]
+    Filter(String),
     /// [`init`] was called before in this process.
     #[error("the log is set up already")]
     Twice,
@@ -106,8 +98,24 @@ pub fn init(config: &TelemetryConfig) -> Result<Telemetry, TelemetryError> {
     Ok(Telemetry { filter: handle })
 }
 
-fn parse(filter: &str) -> Result<EnvFilter, TelemetryError> {
-    EnvFilter::builder()
-        .parse(filter)
-        .map_err(|error| TelemetryError::Filter { filter: filter.to_owned(), error })
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+const ALLOWED: &str = "one of \"off\", \"error\", \"warn\", \"info\", \"debug\", \"trace\", or with other levels for modules, such as \"info,gateway=debug\"";
+
+/// A level, or levels with modules, in a comma list. Stricter than the filter's own parser, to which a misspelled
+/// level is a module's name: it would silence everything else.
+fn check(filter: &str) -> Result<(), TelemetryError> {
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':' | b'-');
+    let right = filter.split(',').all(|part| match part.split_once('=') {
+        None => LEVELS.contains(&part),
+        Some((module, level)) => !module.is_empty() && module.bytes().all(word) && LEVELS.contains(&level),
+    });
+    if right { Ok(()) } else { Err(TelemetryError::Filter(filter.to_owned())) }
 }
+
+fn parse(filter: &str) -> Result<EnvFilter, TelemetryError> {
+    check(filter)?;
+    EnvFilter::builder().parse(filter).map_err(|_| TelemetryError::Filter(filter.to_owned()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -133,7 +133,7 @@ impl Workers {
             tokio::task::spawn_local(async move { make().await });
         });
         if let Some(worker) = self.0.workers.get(worker.index()) {
-            let _ = worker.jobs.force(job); // refused only when the worker has ended; then dropping is the rule
+            worker.jobs.force(job);
         }
     }
 
@@ -158,7 +158,12 @@ impl Workers {
     /// Ends every worker: their futures are dropped where they stand, their threads joined. Waits 5 s at most in
     /// all and then leaves the rest to the end of the process; `true` when all ended. Further calls do nothing.
     pub fn stop(&self) -> bool {
-        stop_all(&self.0.workers, &self.0.clock)
+        self.stop_within(STOP_WAIT)
+    }
+
+    /// [`Workers::stop`] with another limit.
+    pub fn stop_within(&self, wait: Duration) -> bool {
+        stop_all(&self.0.workers, &self.0.clock, wait)
     }
 
     /// [`Workers::stop`] for an owner who is done.
@@ -169,18 +174,18 @@ impl Workers {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        stop_all(&self.workers, &self.clock);
+        stop_all(&self.workers, &self.clock, STOP_WAIT);
     }
 }
 
-fn stop_all(workers: &[Worker], clock: &Clock) -> bool {
+fn stop_all(workers: &[Worker], clock: &Clock, wait: Duration) -> bool {
     let take = |worker: &Worker| worker.ending.lock().unwrap_or_else(PoisonError::into_inner).take();
     let mut waiting = Vec::with_capacity(workers.len());
     for ending in workers.iter().filter_map(take) {
         let _ = ending.stop.send(()); // already ended by itself is as good
         waiting.push((ending.ended, ending.thread));
     }
-    let deadline = clock.now() + STOP_WAIT;
+    let deadline = clock.now() + wait;
     let mut all = true;
     for (ended, thread) in waiting {
         // A worker may drop the last handle itself: it can't wait for its own end.

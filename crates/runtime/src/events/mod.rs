@@ -97,7 +97,7 @@ impl Events {
     /// that those between were overwritten.
     pub fn since(&self, seq: u64, limit: usize) -> Vec<Record> {
         let ring = self.lock();
-        let skip = ring.records.front().map_or(0, |first| (seq + 1).saturating_sub(first.seq));
+        let skip = ring.records.front().map_or(0, |first| seq.saturating_add(1).saturating_sub(first.seq));
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
         ring.records.iter().skip(skip).take(limit).cloned().collect()
     }
