@@ -126,18 +126,18 @@ impl<T: Send> Sender<T> {
     }
 
     /// Puts a message in beyond the bound. Only for answers: an answer is bounded by the request that asked for
-    /// it, and to drop it would leave the asker waiting. `false` when the receiver is gone; the message is dropped.
-    pub fn force(&self, message: T) -> bool {
+    /// it, and to drop it would leave the asker waiting. Gives the message back when the receiver is gone.
+    pub fn force(&self, message: T) -> Result<(), Full<T>> {
         let sleeper = {
             let mut state = self.shared.lock();
             if !state.receiver_alive {
-                return false;
+                return Err(Full(message));
             }
             state.queue.push(message);
             state.sleeper.take()
         };
         wake(sleeper);
-        true
+        Ok(())
     }
 }
 

@@ -133,7 +133,7 @@ impl Workers {
             tokio::task::spawn_local(async move { make().await });
         });
         if let Some(worker) = self.0.workers.get(worker.index()) {
-            worker.jobs.force(job);
+            let _ = worker.jobs.force(job); // refused only when the worker has ended; then dropping is the rule
         }
     }
 

@@ -82,7 +82,7 @@ fn at_the_bound_the_message_comes_back() {
     sender.send("b").unwrap();
     assert_eq!(sender.send("c"), Err(Full("c")));
     assert!(!sender.is_closed());
-    assert!(sender.force("answer"));
+    sender.force("answer").unwrap();
     assert_eq!(sender.len(), 3);
     let mut got = Vec::new();
     assert!(receiver.try_recv(&mut got));
@@ -112,7 +112,7 @@ fn without_receiver_every_message_comes_back_and_the_waiting_ones_are_dropped() 
     assert_eq!(Arc::strong_count(&message), 1);
     assert!(sender.is_closed());
     assert!(sender.send(Arc::clone(&message)).is_err());
-    assert!(!sender.force(Arc::clone(&message)));
+    assert!(sender.force(Arc::clone(&message)).is_err());
     assert_eq!(Arc::strong_count(&message), 1);
 }
 
@@ -299,7 +299,7 @@ proptest! {
                     queue.extend(all.into_iter().take(room));
                 }
                 (Step::Force(n), Some(sender)) => {
-                    prop_assert!(sender.force(n));
+                    prop_assert_eq!(sender.force(n), Ok(()));
                     queue.push_back(n);
                 }
                 (Step::CloneSender, Some(sender)) => {
