@@ -106,7 +106,9 @@ mod tests {
     #[test]
     fn only_a_connection_that_lasted_makes_pauses_small_again() {
         let mut pauses = pauses(0.0, 1);
-        (0..3).for_each(|_| drop(pauses.next()));
+        for _ in 0..3 {
+            pauses.next();
+        }
         pauses.connection_lived(Duration::from_millis(100));
         assert_eq!(pauses.next().as_secs(), 8);
         pauses.connection_lived(Duration::from_secs(8));

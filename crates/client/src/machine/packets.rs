@@ -6,7 +6,7 @@ use bytes::Bytes;
 use mqtt::codec::{DecodeError, encode};
 use mqtt::inflight::{Pubrec, Qos2};
 use mqtt::packet::{Ack, Connack, Packet, Publish, ReasonProperties, Suback, Unsuback};
-use mqtt::{PacketId, QoS, ReasonCode};
+use mqtt::{PacketId, QoS, ReasonCode, Version};
 
 use super::{Completion, Event, LARGEST_PACKET, Limits, Machine, RequestKind, State};
 use crate::error::{Disconnected, PublishError};
@@ -79,7 +79,9 @@ impl<T> Machine<T> {
             self.options.client_id = assigned.clone().into_owned();
         }
         self.outbound.set_receive_maximum(self.limits.receive_maximum);
-        if connack.session_present {
+        // 3.1 has no Session Present: whoever did not ask for a clean session has to take it that there is one.
+        let goes_on = connack.session_present || (self.options.version == Version::V31 && !self.asked_clean);
+        if goes_on {
             self.inbound.reconnect(self.options.receive_maximum.unwrap_or(u16::MAX));
         } else {
             // [MQTT-3.2.2-4] and 4.1: the broker has forgotten, so we do.
