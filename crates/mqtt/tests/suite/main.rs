@@ -1,4 +1,9 @@
 //! The tests of the crate, through its public face.
 
+mod arbitrary;
 mod codec;
 mod fixtures;
+mod inflight;
+mod names;
+mod oracle;
+mod round_trip;
