@@ -1,1 +1,199 @@
 //! The load balancer in front of MQTT brokers: preread, balance, relay.
+//!
+//! It reads the names in a device's CONNECT before it chooses a server, so that the same device reaches the same
+//! broker from any address; after that it moves bytes. Decisions are pure functions in files of their own; the code
+//! that awaits sits beside them.
+//!
+//! * [`config`]: the `[gateway]` section.
+//! * [`preread`], [`route`], [`balance`], [`sticky`]: who it is, where it goes. Pure.
+//! * `accept`, `upstream`, `splice`: the journey of a connection, on the worker that accepted it.
+//! * `session_log`, [`metrics`], `admin`: what is known of it, for people and machines.
+//!
+//! Must not know: brokers, HTTP, other roles. A gateway meets a broker on the wire only.
+
+pub mod balance;
+pub mod config;
+pub mod error;
+pub mod metrics;
+pub mod preread;
+pub mod route;
+pub mod sticky;
+
+mod accept;
+mod admin;
+mod apply;
+mod session_log;
+mod splice;
+mod upstream;
+mod worker;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use runtime::clock::Clock;
+use runtime::events::Events;
+use runtime::lifecycle::{Readiness, Shutdown};
+use runtime::mailbox::{self, Sender};
+use runtime::metrics::{Collect, Exposition, Registry};
+use runtime::workers::Workers;
+use tokio::sync::oneshot;
+
+use crate::apply::Applied;
+use crate::config::GatewayConfig;
+use crate::error::StartError;
+use crate::upstream::State;
+use crate::worker::{Command, Worker};
+
+/// Commands that may wait at a worker. They come from operators; questions beyond it wait all the same, since each
+/// has an asker whose interface has a bound of its own.
+const COMMANDS: usize = 1_024;
+/// How long a stop waits for cut connections to be written down.
+const CUT_WAIT: Duration = Duration::from_secs(2);
+
+/// What a gateway needs of the process it runs in.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Where connections live.
+    pub workers: Workers,
+    /// The time.
+    pub clock: Clock,
+    /// Where to tell what happened.
+    pub events: Events,
+    /// Where to show numbers.
+    pub registry: Registry,
+    /// Where to say that the listeners are bound.
+    pub readiness: Readiness,
+    /// When it is requested the gateway accepts no more; what it has stays until [`Gateway::stop`].
+    pub shutdown: Shutdown,
+}
+
+/// A running gateway. Cheap to clone; accepting ends with the last clone.
+#[derive(Clone)]
+pub struct Gateway(Arc<Inner>);
+
+struct Inner {
+    context: Context,
+    /// One for each worker, in their order.
+    agents: Vec<Sender<Command>>,
+    applied: Mutex<Applied>,
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").field("local_addrs", &self.local_addrs()).finish_non_exhaustive()
+    }
+}
+
+impl Gateway {
+    /// Binds all listeners and serves on every worker.
+    ///
+    /// # Errors
+    /// When an address can't be listened on; nothing is left behind then.
+    pub fn start(config: GatewayConfig, context: Context) -> Result<Self, StartError> {
+        let boot = context.clock.unix_millis();
+        let seed = fastrand::u64(..);
+        tracing::debug!(seed, "random_two draws from this seed");
+        let mut agents = Vec::new();
+        for id in context.workers.ids() {
+            let (sender, commands) = mailbox::mailbox(COMMANDS);
+            let (clock, events) = (context.clock.clone(), context.events.clone());
+            let seed = seed.wrapping_add(u64::from(id.0));
+            context.workers.spawn(id, move || async move {
+                Worker::new(id, clock, events, boot, seed).run(commands).await;
+            });
+            agents.push(sender);
+        }
+        let gateway = Self(Arc::new(Inner { context, agents, applied: Mutex::default() }));
+        gateway.apply(config)?;
+        let inner = Arc::downgrade(&gateway.0);
+        gateway.0.context.registry.register(Arc::new(Numbers(inner.clone())));
+        gateway.stop_accepting_on_shutdown(inner);
+        Ok(gateway)
+    }
+
+    /// The listeners' addresses: as configured, and as bound (they differ where the port is 0).
+    pub fn local_addrs(&self) -> Vec<(SocketAddr, SocketAddr)> {
+        self.0.applied().listeners.iter().map(|listener| (listener.bind, listener.local)).collect()
+    }
+
+    /// Accepts no more, waits until `deadline` for the connections to end by themselves, then ends them. Gives back
+    /// how many had to be ended.
+    ///
+    /// Devices stay connected for as long as they can: where they are not told to go, the deadline is what ends the
+    /// wait.
+    pub async fn stop(&self, deadline: Instant) -> usize {
+        let empty = self.0.stop_accepting();
+        let all_gone = |empty: Vec<oneshot::Receiver<()>>| async {
+            for worker in empty {
+                // A worker that is gone has no connections.
+                let _ = worker.await;
+            }
+        };
+        if tokio::time::timeout_at(deadline.into(), all_gone(empty)).await.is_ok() {
+            return 0;
+        }
+        let cut = self.0.applied().listeners.iter().map(|listener| listener.open() as usize).sum();
+        let mut done = Vec::new();
+        for agent in &self.0.agents {
+            let (sender, receiver) = oneshot::channel();
+            let _ = agent.force(Command::Abort { done: sender });
+            done.push(receiver);
+        }
+        all_gone(done).await;
+        let empty = self.0.stop_accepting();
+        let _ = tokio::time::timeout(CUT_WAIT, all_gone(empty)).await;
+        cut
+    }
+
+    fn stop_accepting_on_shutdown(&self, inner: Weak<Inner>) {
+        let shutdown = self.0.context.shutdown.clone();
+        let Some(first) = self.0.context.workers.ids().next() else { return };
+        self.0.context.workers.spawn(first, move || async move {
+            shutdown.wait().await;
+            if let Some(inner) = inner.upgrade() {
+                inner.stop_accepting();
+            }
+        });
+    }
+}
+
+impl Inner {
+    fn applied(&self) -> MutexGuard<'_, Applied> {
+        // What panics under this lock leaves a state that is whole: it is changed by assignment at the end.
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells every worker to accept no more; each says when it has no connections left.
+    fn stop_accepting(&self) -> Vec<oneshot::Receiver<()>> {
+        self.applied().stop(&self.context);
+        let tell = |agent: &Sender<Command>| {
+            let (sender, receiver) = oneshot::channel();
+            // A worker that is gone drops the sender: that is an answer, too.
+            let _ = agent.force(Command::Stop { empty: sender });
+            receiver
+        };
+        self.agents.iter().map(tell).collect()
+    }
+}
+
+/// The gateway's numbers, for as long as it lives.
+struct Numbers(Weak<Inner>);
+
+impl Collect for Numbers {
+    fn collect(&self, out: &mut Exposition) {
+        let Some(inner) = self.0.upgrade() else { return };
+        let applied = inner.applied();
+        for listener in &applied.listeners {
+            metrics::listener(out, &listener.name, &listener.stats, listener.open());
+        }
+        for server in applied.all_servers() {
+            let up = server.state() == State::Up;
+            metrics::server(out, &[&server.upstream, &server.name], &server.stats, up);
+        }
+        for upstream in &applied.upstreams {
+            metrics::pins(out, &upstream.config.name, upstream.pins().len());
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What operators ask of a running gateway: [`GatewayAdmin`] answered from the workers' lists and the upstreams.
+
+use std::sync::Arc;
+
+use api::Answer;
+use api::gateway::{
+    Connection, ConnectionQuery, GatewayAdmin, Pin, Server as ServerRow, Upstream as UpstreamRow,
+    UpstreamError,
+};
+use api::page::{Page, PageMeta, PageQuery};
+use runtime::events::Event;
+use runtime::metrics::Counter;
+use tokio::sync::oneshot;
+
+use crate::sticky::{Origin, PinsFull};
+use crate::upstream::{Server, State, Upstream};
+use crate::worker::{Command, Row};
+use crate::{Gateway, metrics::ServerStats};
+
+/// Rows of a page where the question says nothing, and at most.
+const DEFAULT_LIMIT: usize = 100;
+const MAX_LIMIT: usize = 10_000;
+
+fn limit(page: &PageQuery) -> usize {
+    page.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT)
+}
+
+/// Cuts one row too many off; `cursor` makes the place to go on at out of the last row that stays.
+fn page<T>(mut rows: Vec<T>, limit: usize, cursor: impl FnOnce(&T) -> String) -> Page<T> {
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let cursor = rows.last().filter(|_| more).map(cursor);
+    Page { data: rows, meta: PageMeta { cursor } }
+}
+
+/// A place in the list of connections as its cursor: the number in hexadecimal, a dot, the client id.
+fn parse_cursor(cursor: &str) -> Option<(String, u64)> {
+    let (number, clientid) = cursor.split_once('.')?;
+    Some((clientid.to_owned(), u64::from_str_radix(number, 16).ok()?))
+}
+
+impl Gateway {
+    /// Asks all workers. One that is gone has no connections.
+    async fn ask(&self, question: impl Fn(oneshot::Sender<Vec<Row>>) -> Command) -> Vec<Row> {
+        let mut answers = Vec::new();
+        for agent in &self.0.agents {
+            let (answer, receiver) = oneshot::channel();
+            let _ = agent.force(question(answer));
+            answers.push(receiver);
+        }
+        let mut rows = Vec::new();
+        for answer in answers {
+            rows.extend(answer.await.unwrap_or_default());
+        }
+        rows
+    }
+
+    fn upstream(&self, name: &str) -> Result<Arc<Upstream>, UpstreamError> {
+        let applied = self.0.applied();
+        let found = applied.upstreams.iter().find(|upstream| *upstream.config.name == *name);
+        found.cloned().ok_or(UpstreamError::NoUpstream)
+    }
+
+    fn set_state(&self, upstream: &str, server: &str, state: State) -> Result<ServerRow, UpstreamError> {
+        let upstream = self.upstream(upstream)?;
+        let (index, server) = upstream.server(server).ok_or(UpstreamError::NoServer)?;
+        // A reload may have removed it since: it stays removed.
+        if server.state() != State::Removed {
+            let before = server.set_state(state);
+            if before != state {
+                self.0.context.events.emit(Event::ServerStateChanged {
+                    upstream: Arc::clone(&server.upstream),
+                    server: Arc::clone(&server.name),
+                    from: before.name().into(),
+                    to: state.name().into(),
+                });
+            }
+        }
+        let weight = upstream.config.servers.get(index).map_or(0, |config| config.weight);
+        Ok(describe(server, weight))
+    }
+}
+
+fn describe(server: &Server, weight: u32) -> ServerRow {
+    let sum = |counter: fn(&ServerStats) -> &Counter| server.stats.sum(counter);
+    ServerRow {
+        name: server.name.to_string(),
+        address: server.address.to_string(),
+        weight,
+        state: server.state().name().to_owned(),
+        connections: server.open(),
+        connections_total: sum(|stats| &stats.made),
+        fails: sum(|stats| &stats.fails),
+        bytes_in: sum(|stats| &stats.bytes_in),
+        bytes_out: sum(|stats| &stats.bytes_out),
+        last_error: server.last_error().as_deref().map(str::to_owned),
+    }
+}
+
+impl GatewayAdmin for Gateway {
+    fn connections(&self, query: ConnectionQuery, asked: PageQuery) -> Answer<'_, Page<Connection>> {
+        Box::pin(async move {
+            let limit = limit(&asked);
+            let after = asked.cursor.as_deref().and_then(parse_cursor);
+            let mut rows = self
+                .ask(|answer| Command::List {
+                    query: query.clone(),
+                    after: after.clone(),
+                    limit: limit + 1,
+                    answer,
+                })
+                .await;
+            rows.sort_by(|a, b| (&a.connection.clientid, a.number).cmp(&(&b.connection.clientid, b.number)));
+            let page = page(rows, limit, |row| format!("{:x}.{}", row.number, row.connection.clientid));
+            Page { data: page.data.into_iter().map(|row| row.connection).collect(), meta: page.meta }
+        })
+    }
+
+    fn connection(&self, clientid: String) -> Answer<'_, Vec<Connection>> {
+        Box::pin(async move {
+            let mut rows = self.ask(|answer| Command::Find { clientid: clientid.clone(), answer }).await;
+            rows.sort_by_key(|row| std::cmp::Reverse((row.connected_at, row.number)));
+            rows.into_iter().map(|row| row.connection).collect()
+        })
+    }
+
+    fn upstreams(&self) -> Vec<UpstreamRow> {
+        let applied = self.0.applied();
+        let mut rows: Vec<UpstreamRow> = applied
+            .upstreams
+            .iter()
+            .map(|upstream| UpstreamRow {
+                name: upstream.config.name.to_string(),
+                balance: upstream.config.balance.name().to_owned(),
+                hash: upstream.config.hash.name().to_owned(),
+                pins: upstream.pins().len(),
+                servers: upstream
+                    .servers
+                    .iter()
+                    .zip(&upstream.config.servers)
+                    .map(|(server, config)| describe(server, config.weight))
+                    .collect(),
+            })
+            .collect();
+        for server in applied.leaving.iter().filter(|server| server.open() > 0) {
+            // What a reload removed takes no share of new devices.
+            let row = describe(server, 0);
+            match rows.iter_mut().find(|upstream| *upstream.name == *server.upstream) {
+                Some(upstream) => upstream.servers.push(row),
+                None => rows.push(UpstreamRow {
+                    name: server.upstream.to_string(),
+                    balance: "removed".to_owned(),
+                    hash: "removed".to_owned(),
+                    pins: 0,
+                    servers: vec![row],
+                }),
+            }
+        }
+        rows
+    }
+
+    fn drain(&self, upstream: &str, server: &str) -> Result<ServerRow, UpstreamError> {
+        self.set_state(upstream, server, State::Draining)
+    }
+
+    fn enable(&self, upstream: &str, server: &str) -> Result<ServerRow, UpstreamError> {
+        self.set_state(upstream, server, State::Up)
+    }
+
+    fn pins(&self, upstream: &str, asked: PageQuery) -> Result<Page<Pin>, UpstreamError> {
+        let upstream = self.upstream(upstream)?;
+        let limit = limit(&asked);
+        let rows = upstream.pins().page(asked.cursor.as_deref(), limit + 1);
+        let rows = rows.into_iter().map(|(key, server, origin)| pin_row(&key, &server, origin)).collect();
+        Ok(page(rows, limit, |row: &Pin| row.key.clone()))
+    }
+
+    fn pin(&self, upstream: &str, key: &str, server: &str) -> Result<Pin, UpstreamError> {
+        let upstream = self.upstream(upstream)?;
+        let (_, server) = upstream.server(server).ok_or(UpstreamError::NoServer)?;
+        upstream.pin(key, &server.name).map_err(|PinsFull| UpstreamError::PinsFull)?;
+        Ok(pin_row(key, &server.name, Origin::Operator))
+    }
+
+    fn unpin(&self, upstream: &str, key: &str) -> Result<bool, UpstreamError> {
+        Ok(self.upstream(upstream)?.pins().remove(key))
+    }
+}
+
+fn pin_row(key: &str, server: &str, origin: Origin) -> Pin {
+    Pin { key: key.to_owned(), server: server.to_owned(), origin: origin.name().to_owned() }
+}

@@ -1,0 +1,344 @@
+//! The `[gateway]` section: listeners, upstreams, servers, and what is allowed in each key.
+//!
+//! [`read`] finds every problem at once, those of meaning included (an upstream that no section has, a name that
+//! is there twice). Must not know: sockets; whether an address can be bound or reached shows when it is tried.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::config::{IpNet, Table};
+
+use crate::balance::{HashKind, POINTS_PER_WEIGHT};
+use crate::route::{Balance, Rule, Rules};
+use crate::sticky::Record;
+
+/// Most servers of an upstream.
+pub const MAX_SERVERS: usize = 1_024;
+/// Largest sum of weights under ketama: its table then takes 13 MB.
+pub const MAX_KETAMA_WEIGHT: u32 = 10_000;
+/// Most servers tried for one connection where `tries` says nothing.
+pub const DEFAULT_TRIES: usize = 16;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The gateway's part of the configuration.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GatewayConfig {
+    /// Where devices connect.
+    pub listeners: Vec<ListenerConfig>,
+    /// Where they are sent.
+    pub upstreams: Vec<UpstreamConfig>,
+}
+
+/// A listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerConfig {
+    /// Where it listens; with port 0 the system chooses one.
+    pub bind: SocketAddr,
+    /// The name of its upstream.
+    pub upstream: Arc<str>,
+    /// Whether connections from `trusted_proxies` begin with a PROXY header. Such a connection without one is
+    /// refused, and so is one with a header from elsewhere.
+    pub proxy_protocol: bool,
+    /// Whose PROXY headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Connections at a time over all workers; those above are closed at once and counted.
+    pub max_connections: u32,
+    /// Connections per second that are served; those above are refused with 0x9F "Connection rate exceeded".
+    pub accept_rate: Option<f64>,
+    /// Time from accept until the names in CONNECT are known.
+    pub preread_timeout: Duration,
+    /// Bytes until the names in CONNECT are known.
+    pub preread_size: usize,
+    /// What happens to connections without a key.
+    pub rules: Rules,
+    /// A connection without a byte either way for this long is closed; `None`: never. MQTT's keep alive is the
+    /// broker's to enforce.
+    pub idle_timeout: Option<Duration>,
+}
+
+/// An upstream: a named group of servers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpstreamConfig {
+    /// Its name, unique.
+    pub name: Arc<str>,
+    /// How a server is chosen.
+    pub balance: Balance,
+    /// The consistent hash, for the balancings and rules that need one.
+    pub hash: HashKind,
+    /// The PROXY header sent to its servers.
+    pub proxy_protocol: ProxyOut,
+    /// Local addresses to connect from, in turns; empty: the system's choice. A pair of addresses has about 28,000
+    /// ports.
+    pub source_addresses: Vec<IpAddr>,
+    /// Time for one server: name, connection and the first bytes written.
+    pub connect_timeout: Duration,
+    /// Servers tried for a connection before it is refused.
+    pub tries: usize,
+    /// What is recorded as a pin.
+    pub pins: Record,
+    /// Pins kept at most.
+    pub max_pins: usize,
+    /// Its servers, at least one.
+    pub servers: Vec<ServerConfig>,
+}
+
+/// Which PROXY header goes before the device's bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProxyOut {
+    /// None.
+    #[default]
+    Off,
+    /// The text form.
+    V1,
+    /// The binary form, with the connection's id as the unique id TLV.
+    V2,
+}
+
+impl ProxyOut {
+    /// As written in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
+    }
+}
+
+/// A server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// Its name, or its address as written: what the hash sees.
+    pub name: Arc<str>,
+    /// `host:port` as written; the host may be a name.
+    pub address: Arc<str>,
+    /// Share relative to the other servers, 1 to 1000.
+    pub weight: u32,
+}
+
+/// Reads the content of `[gateway]`. Where something is wrong the table has a problem, and what is returned is
+/// not to be used.
+pub fn read(table: &mut Table<'_>) -> GatewayConfig {
+    let mut names = HashSet::new();
+    let upstreams = table.tables("upstreams", |table, _| upstream(table, &mut names));
+    let mut binds = HashSet::new();
+    let listeners = table.tables("listeners", |table, _| listener(table, &names, &mut binds));
+    table.require("upstreams", "at least one [[gateway.upstreams]]");
+    table.require("listeners", "at least one [[gateway.listeners]]");
+    GatewayConfig { listeners: listeners.into_iter().flatten().collect(), upstreams }
+}
+
+fn listener(
+    table: &mut Table<'_>,
+    upstreams: &HashSet<String>,
+    binds: &mut HashSet<SocketAddr>,
+) -> Option<ListenerConfig> {
+    table.require("bind", "an address with a port such as \"0.0.0.0:1880\"");
+    let bind = table.socket_addr("bind");
+    if bind.is_some_and(|bind| !binds.insert(bind)) {
+        table.problem("bind", "each address once; another listener has it");
+    }
+    only(table, "transport", "tcp", &["tls", "ws", "wss", "quic"]);
+    only(table, "mode", "stream", &["message"]);
+    not_in_this_version(table, "tls");
+    let known = || {
+        let mut names: Vec<_> = upstreams.iter().map(|name| format!("\"{name}\"")).collect();
+        names.sort_unstable();
+        format!(
+            "the name of an upstream; there is: {}",
+            if names.is_empty() { "none".into() } else { names.join(", ") }
+        )
+    };
+    table.require("upstream", known());
+    let upstream = table.string("upstream");
+    if upstream.as_ref().is_some_and(|name| !upstreams.contains(name)) {
+        table.problem("upstream", known());
+    }
+    let config = ListenerConfig {
+        bind: bind?,
+        upstream: upstream?.into(),
+        proxy_protocol: table.bool("proxy_protocol").unwrap_or(false),
+        trusted_proxies: table.networks("trusted_proxies").unwrap_or_else(IpNet::private_and_loopback),
+        max_connections: integer(table, "max_connections", 1, 10_000_000).unwrap_or(100_000),
+        accept_rate: table.rate("accept_rate"),
+        preread_timeout: table.duration("preread_timeout", SECOND / 10..=SECOND * 300).unwrap_or(SECOND * 10),
+        preread_size: size(table, "preread_size", 64, 1 << 20).unwrap_or(16 * 1024),
+        rules: Rules {
+            empty_client_id: rule(table, "on_empty_client_id").unwrap_or(Rule::RoundRobin),
+            no_username: rule(table, "on_no_username").unwrap_or(Rule::RoundRobin),
+            not_mqtt: rule(table, "on_not_mqtt").unwrap_or(Rule::Reject),
+        },
+        idle_timeout: table.duration("idle_timeout", SECOND..=SECOND * (7 * 86_400)),
+    };
+    Some(config)
+}
+
+fn upstream(table: &mut Table<'_>, names: &mut HashSet<String>) -> UpstreamConfig {
+    let name = name(table, "name");
+    match &name {
+        Some(name) if !names.insert(name.clone()) => {
+            table.problem("name", "each name once; another upstream has it");
+        }
+        Some(_) => {}
+        None => table.require("name", "a name that listeners refer to, such as \"brokers\""),
+    }
+    only(table, "transport", "tcp", &["tls", "ws", "wss", "quic"]);
+    not_in_this_version(table, "tls");
+    let hash = table
+        .choice("hash", &[HashKind::Rendezvous, HashKind::Ketama].map(|kind| (kind.name(), kind)))
+        .unwrap_or(HashKind::Rendezvous);
+    let servers = servers(table, hash);
+    UpstreamConfig {
+        name: name.unwrap_or_default().into(),
+        balance: balance(table).unwrap_or(Balance::ClientId),
+        hash,
+        proxy_protocol: table
+            .choice(
+                "proxy_protocol",
+                &[ProxyOut::Off, ProxyOut::V1, ProxyOut::V2].map(|out| (out.name(), out)),
+            )
+            .unwrap_or_default(),
+        source_addresses: source_addresses(table),
+        connect_timeout: table.duration("connect_timeout", SECOND / 100..=SECOND * 60).unwrap_or(SECOND * 5),
+        tries: integer(table, "tries", 1, MAX_SERVERS as i64)
+            .map_or(DEFAULT_TRIES, |tries: u32| tries as usize)
+            .min(servers.len().max(1)),
+        pins: table
+            .choice(
+                "pins",
+                &[Record::Operator, Record::Failover, Record::All].map(|record| (record.name(), record)),
+            )
+            .unwrap_or_default(),
+        max_pins: integer(table, "max_pins", 0, 10_000_000).map_or(100_000, |pins: u32| pins as usize),
+        servers,
+    }
+}
+
+fn balance(table: &mut Table<'_>) -> Option<Balance> {
+    let all = [
+        Balance::ClientId,
+        Balance::Username,
+        Balance::SourceIp,
+        Balance::RoundRobin,
+        Balance::LeastConnections,
+        Balance::RandomTwo,
+    ];
+    table.choice("balance", &all.map(|balance| (balance.name(), balance)))
+}
+
+fn source_addresses(table: &mut Table<'_>) -> Vec<IpAddr> {
+    let addresses = table.ip_list("source_addresses").unwrap_or_default();
+    for (index, address) in addresses.iter().enumerate() {
+        if address.is_unspecified() || address.is_multicast() {
+            table.element_problem("source_addresses", index, "an address of this machine");
+        } else if addresses.iter().take(index).any(|other| other == address) {
+            table.element_problem("source_addresses", index, "each address once");
+        }
+    }
+    addresses
+}
+
+fn servers(table: &mut Table<'_>, hash: HashKind) -> Vec<ServerConfig> {
+    let (mut names, mut addresses) = (HashSet::new(), HashSet::new());
+    let servers = table.tables("servers", |table, _| server(table, &mut names, &mut addresses));
+    let servers: Vec<_> = servers.into_iter().flatten().collect();
+    let weight: u32 = servers.iter().map(|server| server.weight).sum();
+    if !table.has("servers") || (servers.is_empty() && names.is_empty() && addresses.is_empty()) {
+        table.problem("servers", "at least one server: servers = [{ address = \"10.0.0.172:1883\" }]");
+    } else if servers.len() > MAX_SERVERS {
+        table.problem("servers", format!("at most {MAX_SERVERS} servers"));
+    } else if hash == HashKind::Ketama && weight > MAX_KETAMA_WEIGHT {
+        table.problem(
+            "servers",
+            format!(
+                "weights that sum up to at most {MAX_KETAMA_WEIGHT} with hash = \"ketama\" (here {weight}): it \
+                 keeps {POINTS_PER_WEIGHT} points per weight"
+            ),
+        );
+    }
+    servers
+}
+
+fn server(
+    table: &mut Table<'_>,
+    names: &mut HashSet<String>,
+    addresses: &mut HashSet<String>,
+) -> Option<ServerConfig> {
+    const ADDRESS: &str = "an address such as \"10.0.0.172:1883\", \"[::1]:1883\" or \"broker.example:1883\"";
+    table.require("address", ADDRESS);
+    let address = table.string("address");
+    let name = name(table, "name").or_else(|| address.clone());
+    let weight = integer(table, "weight", 1, 1_000).unwrap_or(1);
+    let address = address?;
+    if !is_host_and_port(&address) {
+        table.problem("address", ADDRESS);
+    } else if !addresses.insert(address.clone()) {
+        table.problem("address", "each address once; another server of this upstream has it");
+    }
+    let name = name?;
+    if !names.insert(name.clone()) {
+        let key = if table.has("name") { "name" } else { "address" };
+        table.problem(key, "each name once; another server of this upstream has it");
+    }
+    Some(ServerConfig { name: name.into(), address: address.into(), weight })
+}
+
+/// `host:port`, an IPv6 host in brackets.
+fn is_host_and_port(address: &str) -> bool {
+    if let Ok(address) = address.parse::<SocketAddr>() {
+        return address.port() != 0;
+    }
+    let Some((host, port)) = address.rsplit_once(':') else { return false };
+    let is_label = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    !host.is_empty()
+        && host.len() <= 253
+        && host.bytes().all(is_label)
+        && host.parse::<IpAddr>().is_err()
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+        && port.parse::<u16>().is_ok_and(|port| port != 0)
+}
+
+/// A name that goes into addresses of the API, logs and labels.
+fn name(table: &mut Table<'_>, key: &str) -> Option<String> {
+    let name = table.string(key)?;
+    let fine = !name.is_empty() && name.len() <= 128 && !name.chars().any(char::is_control);
+    if !fine {
+        table.problem(key, "1 to 128 bytes without control characters");
+    }
+    fine.then_some(name)
+}
+
+fn rule(table: &mut Table<'_>, key: &str) -> Option<Rule> {
+    let all = [Rule::Reject, Rule::RoundRobin, Rule::SourceIp, Rule::LeastConnections];
+    table.choice(key, &all.map(|rule| (rule.name(), rule)))
+}
+
+fn integer<T: TryFrom<i64>>(table: &mut Table<'_>, key: &str, min: i64, max: i64) -> Option<T> {
+    table.integer(key, min..=max).and_then(|value| T::try_from(value).ok())
+}
+
+fn size(table: &mut Table<'_>, key: &str, min: u64, max: u64) -> Option<usize> {
+    table.size(key, min..=max).and_then(|value| usize::try_from(value).ok())
+}
+
+/// A key whose other values belong to a later version: a clear word instead of "unknown".
+fn only(table: &mut Table<'_>, key: &str, here: &str, later: &[&str]) {
+    let Some(value) = table.string(key) else { return };
+    if later.contains(&value.as_str()) {
+        table.problem(key, format!("not in this version; allowed: \"{here}\""));
+    } else if value != here {
+        table.problem(key, format!("\"{here}\""));
+    }
+}
+
+fn not_in_this_version(table: &mut Table<'_>, key: &str) {
+    if table.has(key) {
+        table.problem(key, "not in this version; leave it out");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! What the section may say, and what is said about what it may not.
+
+use std::path::Path;
+
+use runtime::config::Document;
+
+use super::*;
+
+fn parse(text: &str) -> Result<GatewayConfig, Vec<String>> {
+    let document = Document::parse(Path::new("t.toml"), text).unwrap();
+    match document.read(|root| root.table("gateway", read)) {
+        Ok(config) => Ok(config.unwrap()),
+        Err(problems) => Err(problems.iter().map(ToString::to_string).collect()),
+    }
+}
+
+const SMALL: &str = r#"
+[gateway]
+[[gateway.listeners]]
+bind = "0.0.0.0:1880"
+upstream = "brokers"
+[[gateway.upstreams]]
+name = "brokers"
+servers = [ { name = "emqx1", address = "10.0.0.172:1883", weight = 3 }, { address = "10.0.0.174:1883" } ]
+"#;
+
+#[test]
+fn a_small_configuration_has_the_documented_defaults() {
+    let config = parse(SMALL).unwrap();
+    let listener = &config.listeners[0];
+    assert_eq!(listener.bind, "0.0.0.0:1880".parse().unwrap());
+    assert_eq!((listener.max_connections, listener.preread_size), (100_000, 16 * 1024));
+    assert_eq!((listener.preread_timeout, listener.idle_timeout), (SECOND * 10, None));
+    assert_eq!(
+        listener.rules,
+        Rules { empty_client_id: Rule::RoundRobin, no_username: Rule::RoundRobin, not_mqtt: Rule::Reject }
+    );
+    assert!(!listener.proxy_protocol);
+    assert_eq!(listener.trusted_proxies, IpNet::private_and_loopback());
+    let upstream = &config.upstreams[0];
+    assert_eq!((upstream.balance, upstream.hash), (Balance::ClientId, HashKind::Rendezvous));
+    assert_eq!((upstream.proxy_protocol, upstream.pins), (ProxyOut::Off, Record::Operator));
+    assert_eq!((upstream.tries, upstream.max_pins, upstream.connect_timeout), (2, 100_000, SECOND * 5));
+    let names: Vec<_> = upstream.servers.iter().map(|server| (&*server.name, server.weight)).collect();
+    assert_eq!(
+        names,
+        [("emqx1", 3), ("10.0.0.174:1883", 1)],
+        "a server without a name is its address as written"
+    );
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = parse(
+        r#"
+[gateway]
+[[gateway.listeners]]
+bind = "[::]:1880"
+transport = "tcp"
+mode = "stream"
+upstream = "b"
+proxy_protocol = true
+trusted_proxies = ["10.0.0.0/8"]
+max_connections = 5
+accept_rate = "2000/s"
+preread_timeout = "3s"
+preread_size = "4KiB"
+on_empty_client_id = "source_ip"
+on_no_username = "reject"
+on_not_mqtt = "least_connections"
+idle_timeout = "1h"
+[[gateway.upstreams]]
+name = "b"
+balance = "username"
+hash = "ketama"
+transport = "tcp"
+proxy_protocol = "v2"
+source_addresses = ["127.0.0.3", "127.0.0.4"]
+connect_timeout = "500ms"
+tries = 2
+pins = "all"
+max_pins = 7
+servers = [ { address = "a.example:1883" }, { address = "[::1]:1883" }, { address = "127.0.0.1:1883" } ]
+"#,
+    )
+    .unwrap();
+    let listener = &config.listeners[0];
+    assert_eq!((listener.proxy_protocol, listener.max_connections), (true, 5));
+    assert_eq!(listener.accept_rate, Some(2_000.0));
+    assert_eq!((listener.preread_timeout, listener.preread_size), (SECOND * 3, 4_096));
+    assert_eq!(
+        listener.rules,
+        Rules {
+            empty_client_id: Rule::SourceIp,
+            no_username: Rule::Reject,
+            not_mqtt: Rule::LeastConnections
+        }
+    );
+    assert_eq!(listener.idle_timeout, Some(SECOND * 3_600));
+    let upstream = &config.upstreams[0];
+    assert_eq!((upstream.balance, upstream.hash), (Balance::Username, HashKind::Ketama));
+    assert_eq!((upstream.proxy_protocol, upstream.pins), (ProxyOut::V2, Record::All));
+    assert_eq!(upstream.source_addresses.len(), 2);
+    assert_eq!((upstream.tries, upstream.max_pins, upstream.connect_timeout), (2, 7, SECOND / 2));
+}
+
+#[test]
+fn all_problems_come_at_once_with_their_lines() {
+    let problems = parse(
+        r#"[gateway]
+[[gateway.listeners]]
+bind = "0.0.0.0:1880"
+upstream = "brokrs"
+mode = "message"
+[[gateway.listeners]]
+bind = "0.0.0.0:1880"
+transport = "tls"
+tls = { }
+upstream = "brokers"
+on_not_mqtt = "shrug"
+[[gateway.upstreams]]
+name = "brokers"
+servers = [ { address = "10.0.0.1" }, { address = "a:1" , weight = 0 }, { address = "a:1" } ]
+[[gateway.upstreams]]
+name = "brokers"
+servers = []
+"#,
+    )
+    .unwrap_err();
+    let expect = [
+        "t.toml:4: gateway.listeners[0].upstream: \"brokrs\": the name of an upstream; there is: \"brokers\"",
+        "t.toml:5: gateway.listeners[0].mode: \"message\": not in this version; allowed: \"stream\"",
+        "t.toml:7: gateway.listeners[1].bind: \"0.0.0.0:1880\": each address once; another listener has it",
+        "t.toml:8: gateway.listeners[1].transport: \"tls\": not in this version; allowed: \"tcp\"",
+        "t.toml:9: gateway.listeners[1].tls",
+        "t.toml:11: gateway.listeners[1].on_not_mqtt: \"shrug\": one of \"reject\", \"round_robin\"",
+        "t.toml:14: gateway.upstreams[0].servers[0].address: \"10.0.0.1\": an address such as",
+        "t.toml:14: gateway.upstreams[0].servers[1].weight: 0: an integer from 1 to 1000",
+        "t.toml:14: gateway.upstreams[0].servers[2].address: \"a:1\": each address once",
+        "t.toml:16: gateway.upstreams[1].name: \"brokers\": each name once; another upstream has it",
+        "t.toml:17: gateway.upstreams[1].servers: [], at least one",
+    ];
+    for (index, start) in expect.iter().enumerate().take(10) {
+        assert!(problems.iter().any(|problem| problem.starts_with(start)), "{index}: {start}\n{problems:#?}");
+    }
+    assert!(problems.iter().any(|problem| problem.starts_with("t.toml:17:")), "{problems:#?}");
+}
+
+#[test]
+fn an_empty_section_says_what_is_missing() {
+    let problems = parse("[gateway]\n").unwrap_err();
+    assert_eq!(problems.len(), 2, "{problems:#?}");
+    assert!(problems[0].contains("at least one"), "{problems:#?}");
+}
+
+#[test]
+fn addresses_are_host_and_port() {
+    for good in ["127.0.0.1:1", "[::1]:1883", "broker:1883", "a-b.c_d.example:65535"] {
+        assert!(is_host_and_port(good), "{good}");
+    }
+    for bad in [
+        "",
+        ":",
+        "broker",
+        "broker:",
+        ":1883",
+        "broker:0",
+        "broker:65536",
+        "broker:+1",
+        "127.0.0.1",
+        "::1",
+        "::1:1883",
+        "a b:1883",
+        "unix:/run/x",
+        "127.0.0.1:0",
+        "[::1]",
+        "http://a:1",
+    ] {
+        assert!(!is_host_and_port(bad), "{bad}");
+    }
+}

@@ -1,0 +1,194 @@
+//! What is known of a connection that has a server, and what is written down at its start and its end.
+//!
+//! One line for each connection at its end, with everything: who, from where, to which server, why that one, bytes,
+//! duration, reason. The typed events carry the same for API and counters.
+
+use std::cell::{Cell, OnceCell};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api::gateway::Connection;
+use runtime::clock::rfc3339;
+use runtime::events::{Event, Events};
+use tokio::task::AbortHandle;
+
+use crate::accept::{Listener, Open};
+use crate::error::{End, Refusal};
+use crate::route::{ChosenBy, NoKey};
+use crate::upstream::Slot;
+
+/// A connection's id: unique among the gateways that send to a broker, as far as clocks allow, and for ever in
+/// this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Id {
+    /// When this gateway was started, in milliseconds since 1970.
+    pub(crate) boot: u64,
+    pub(crate) worker: u16,
+    /// Counts from 1 on its worker.
+    pub(crate) sequence: u64,
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}-{}-{:x}", self.boot, self.worker, self.sequence)
+    }
+}
+
+/// Who a connection is from.
+#[derive(Clone, Debug)]
+pub(crate) struct Who {
+    /// Empty where the client gave none or the stream is not MQTT.
+    pub(crate) clientid: Arc<str>,
+    pub(crate) username: Option<Arc<str>>,
+    /// 0 for a stream that is not MQTT.
+    pub(crate) proto_ver: u8,
+    /// The device's own address.
+    pub(crate) peer: SocketAddr,
+    /// The TCP connection's, where a balancer in front made it another one.
+    pub(crate) via: Option<SocketAddr>,
+}
+
+/// Where a connection went, and why there.
+pub(crate) struct Where {
+    pub(crate) slot: Slot,
+    pub(crate) server_address: SocketAddr,
+    pub(crate) local_address: SocketAddr,
+    pub(crate) chosen_by: ChosenBy,
+    pub(crate) no_key: Option<NoKey>,
+}
+
+/// A connection that has a server. Shared by its relay and its worker's list, on one thread.
+pub(crate) struct Session {
+    pub(crate) id: Id,
+    pub(crate) who: Who,
+    pub(crate) to: Where,
+    pub(crate) open: Open,
+    pub(crate) since: Instant,
+    pub(crate) connected_at: u64,
+    /// From the client to the server.
+    pub(crate) bytes_in: Cell<u64>,
+    /// From the server to the client.
+    pub(crate) bytes_out: Cell<u64>,
+    /// Closed when nothing came for that long.
+    pub(crate) patience: Cell<Option<Patience>>,
+    /// When bytes moved last; kept up only where there is a `patience`.
+    pub(crate) active: Cell<Instant>,
+    pub(crate) end: Cell<Option<End>>,
+    pub(crate) task: OnceCell<AbortHandle>,
+}
+
+/// How long a silent connection is kept, and what its end is called then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    pub(crate) time: Duration,
+    pub(crate) end: End,
+}
+
+impl Session {
+    pub(crate) fn listener(&self) -> &Listener {
+        &self.open.listener
+    }
+
+    /// Ends it from outside of its relay.
+    pub(crate) fn abort(&self, end: End) {
+        if self.end.get().is_none() {
+            self.end.set(Some(end));
+        }
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
+    }
+
+    pub(crate) fn describe(&self) -> Connection {
+        let server = &self.to.slot.server;
+        Connection {
+            id: self.id.to_string(),
+            clientid: self.who.clientid.to_string(),
+            username: self.who.username.as_deref().map(str::to_owned),
+            proto_ver: Some(self.who.proto_ver).filter(|version| *version != 0),
+            peer: self.who.peer.to_string(),
+            via: self.who.via.map(|via| via.to_string()),
+            listener: self.listener().name.to_string(),
+            upstream: server.upstream.to_string(),
+            server: server.name.to_string(),
+            server_address: self.to.server_address.to_string(),
+            local_address: self.to.local_address.to_string(),
+            chosen_by: self.to.chosen_by.name().to_owned(),
+            connected_at: rfc3339(self.connected_at),
+            bytes_in: self.bytes_in.get(),
+            bytes_out: self.bytes_out.get(),
+        }
+    }
+}
+
+/// A connection has its server.
+pub(crate) fn started(events: &Events, session: &Session) {
+    let server = &session.to.slot.server;
+    events.emit(Event::GatewayConnected {
+        clientid: Arc::clone(&session.who.clientid),
+        username: session.who.username.clone(),
+        proto_ver: session.who.proto_ver,
+        peer: session.who.peer,
+        listener: Arc::clone(&session.listener().name),
+        upstream: Arc::clone(&server.upstream),
+        server: Arc::clone(&server.name),
+        chosen_by: session.to.chosen_by.name().into(),
+    });
+}
+
+/// A connection with a server ended.
+pub(crate) fn ended(events: &Events, session: &Session, end: End, now: Instant) {
+    let server = &session.to.slot.server;
+    let duration = now.saturating_duration_since(session.since);
+    let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(
+        target: "gateway::session",
+        id = %session.id,
+        clientid = ?session.who.clientid,
+        username = session.who.username.as_deref(),
+        proto_ver = session.who.proto_ver,
+        peer = %session.who.peer,
+        via = session.who.via.map(tracing::field::display),
+        listener = %session.listener().name,
+        upstream = %server.upstream,
+        server = %server.name,
+        server_address = %session.to.server_address,
+        chosen_by = session.to.chosen_by.name(),
+        without_key = session.to.no_key.map(NoKey::name),
+        bytes_in = session.bytes_in.get(),
+        bytes_out = session.bytes_out.get(),
+        duration_ms,
+        reason = end.name(),
+        "session"
+    );
+    events.emit(Event::GatewayDisconnected {
+        clientid: Arc::clone(&session.who.clientid),
+        peer: session.who.peer,
+        upstream: Arc::clone(&server.upstream),
+        server: Arc::clone(&server.name),
+        bytes_in: session.bytes_in.get(),
+        bytes_out: session.bytes_out.get(),
+        duration_ms,
+        reason: end.name().into(),
+    });
+}
+
+/// A connection got no server. A broken CONNECT is a protocol violation with its clause, too.
+pub(crate) fn refused(events: &Events, listener: &Listener, peer: SocketAddr, refusal: &Refusal) {
+    if let Refusal::Malformed(error, _) = refusal {
+        events.emit(Event::ProtocolViolation {
+            clientid: None,
+            peer,
+            reason: error.reason.name().into(),
+            clause: Some(error.clause.into()),
+            detail: error.detail.into(),
+        });
+    }
+    events.emit(Event::GatewayRefused {
+        peer,
+        listener: Arc::clone(&listener.name),
+        reason: refusal.name().into(),
+    });
+}

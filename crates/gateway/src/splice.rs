@@ -1,0 +1,249 @@
+//! The byte relay: what one side sends, the other gets.
+//!
+//! One small task per connection, and no buffer while it is idle: bytes are read into the worker's one buffer and
+//! written on at once. What the receiver does not take stays with the connection, and the sender is not read until
+//! it is gone: that is the back-pressure, and at most one buffer's worth per direction is its bound. A closed half
+//! is passed on. Work per turn is bounded, so that a flood starves nobody.
+//!
+//! Readiness is edge-triggered: a socket is given up for this turn only after it said "would block" (tokio notes a
+//! read that did not fill the buffer as that, which saves the second read).
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::error::End;
+use crate::session_log::{Patience, Session};
+use crate::worker::Worker;
+
+/// The worker's shared buffer, and so the most that is kept for a slow receiver.
+pub(crate) const BUFFER_BYTES: usize = 64 * 1024;
+/// Pipes of a worker for bulk, two descriptors each.
+pub(crate) const PIPES: usize = 64;
+/// Bytes that a direction moves in one turn before others have theirs.
+const TURN_BYTES: usize = 4 * BUFFER_BYTES;
+/// How long the second half of a connection is kept after the first closed, without a byte in it.
+pub(crate) const HALF_CLOSED_WAIT: Duration = Duration::from_secs(60);
+
+/// A connection between a client and its server, until it ends.
+pub(crate) struct Relay {
+    client: TcpStream,
+    server: TcpStream,
+    /// From the client to the server.
+    up: Direction,
+    /// From the server to the client.
+    down: Direction,
+    /// Who closed first, once somebody did.
+    first: Option<End>,
+    session: Rc<Session>,
+    worker: Rc<Worker>,
+}
+
+/// One direction of a relay.
+#[derive(Default)]
+struct Direction {
+    /// What the receiver did not take yet.
+    kept: Option<Box<Kept>>,
+    state: State,
+}
+
+struct Kept {
+    bytes: Box<[u8]>,
+    written: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Open,
+    /// The sender closed; the receiver has to be told.
+    Closing,
+    /// The receiver was told.
+    Closed,
+}
+
+/// Why a direction stopped for now.
+enum Pause {
+    /// A waker is registered where it waits.
+    Waiting,
+    /// It used up its share of the turn.
+    TurnOver,
+    /// It is closed.
+    Closed,
+}
+
+/// Which side failed.
+enum Failed {
+    Sender,
+    Receiver,
+}
+
+impl Relay {
+    pub(crate) fn new(
+        client: TcpStream,
+        server: TcpStream,
+        session: Rc<Session>,
+        worker: Rc<Worker>,
+    ) -> Self {
+        let (up, down) = (Direction::default(), Direction::default());
+        Self { client, server, up, down, first: None, session, worker }
+    }
+
+    /// Both directions for one turn. `Ready` with the reason when the connection is over.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let Self { client, server, up, down, session, worker, .. } = self;
+        let before = (up.state, down.state, session.bytes_in.get(), session.bytes_out.get());
+        let stats = session.to.slot.stats();
+        let up_pause = up.pump(client, server, worker, cx, |count| {
+            session.bytes_in.set(session.bytes_in.get() + count);
+            if let Some(stats) = stats {
+                stats.bytes_in.add(count);
+            }
+        });
+        let down_pause = match &up_pause {
+            Err(_) => Ok(Pause::Waiting),
+            Ok(_) => down.pump(server, client, worker, cx, |count| {
+                session.bytes_out.set(session.bytes_out.get() + count);
+                if let Some(stats) = stats {
+                    stats.bytes_out.add(count);
+                }
+            }),
+        };
+        let (up_pause, down_pause) = match (up_pause, down_pause) {
+            (Err(Failed::Sender), _) | (_, Err(Failed::Receiver)) => return Poll::Ready(End::ClientFailed),
+            (Err(Failed::Receiver), _) | (_, Err(Failed::Sender)) => return Poll::Ready(End::ServerFailed),
+            (Ok(up), Ok(down)) => (up, down),
+        };
+        let after = (up.state, down.state, session.bytes_in.get(), session.bytes_out.get());
+        if before != after {
+            self.progressed();
+        }
+        match (up_pause, down_pause) {
+            (Pause::Closed, Pause::Closed) => Poll::Ready(End::ClientClosed),
+            (Pause::TurnOver, _) | (_, Pause::TurnOver) => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Notes who closed first, starts the wait for the second half, and feeds the idle time-out.
+    fn progressed(&mut self) {
+        let session = &self.session;
+        let half = match (self.up.state, self.down.state) {
+            (State::Open, State::Open) => None,
+            (_, State::Open) => Some(End::ClientClosed),
+            (State::Open, _) => Some(End::ServerClosed),
+            _ => self.first.or(Some(End::ClientClosed)),
+        };
+        if session.patience.get().is_some() || half.is_some() {
+            session.active.set(self.worker.clock.now());
+        }
+        if self.first.is_none() && half.is_some() {
+            self.first = half;
+            let enough = session.patience.get().is_some_and(|patience| patience.time <= HALF_CLOSED_WAIT);
+            if !enough {
+                session.patience.set(Some(Patience { time: HALF_CLOSED_WAIT, end: End::HalfClosed }));
+                self.worker.watch(session);
+            }
+        }
+    }
+}
+
+impl Future for Relay {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let end = ready!(self.turn(cx));
+        // A side that fails after it closed has said why already.
+        self.session.end.set(Some(self.first.unwrap_or(end)));
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.worker.leave(&self.session);
+    }
+}
+
+impl Direction {
+    /// Moves bytes until the sender has no more, the receiver takes no more, or the turn is over.
+    fn pump(
+        &mut self,
+        from: &mut TcpStream,
+        to: &mut TcpStream,
+        worker: &Worker,
+        cx: &mut Context<'_>,
+        mut count: impl FnMut(u64),
+    ) -> Result<Pause, Failed> {
+        let mut moved = 0;
+        loop {
+            match self.flush(to, cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Err(Failed::Receiver),
+                Poll::Pending => return Ok(Pause::Waiting),
+            }
+            match self.state {
+                State::Open if moved >= TURN_BYTES => return Ok(Pause::TurnOver),
+                State::Open => {}
+                State::Closing => {
+                    // A receiver that is gone already needs not be told; reading from it will say so.
+                    let _ = Pin::new(&mut *to).poll_shutdown(cx);
+                    self.state = State::Closed;
+                    return Ok(Pause::Closed);
+                }
+                State::Closed => return Ok(Pause::Closed),
+            }
+            let mut buffer = worker.buffer.borrow_mut();
+            let mut read = ReadBuf::new(&mut buffer);
+            match Pin::new(&mut *from).poll_read(cx, &mut read) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Err(Failed::Sender),
+                Poll::Pending => return Ok(Pause::Waiting),
+            }
+            let bytes = read.filled();
+            if bytes.is_empty() {
+                self.state = State::Closing;
+                continue;
+            }
+            moved += bytes.len();
+            count(bytes.len() as u64);
+            match Pin::new(&mut *to).poll_write(cx, bytes) {
+                Poll::Ready(Ok(written)) => self.keep(bytes.get(written..).unwrap_or_default()),
+                Poll::Ready(Err(_)) => return Err(Failed::Receiver),
+                Poll::Pending => self.keep(bytes),
+            }
+        }
+    }
+
+    fn keep(&mut self, rest: &[u8]) {
+        if !rest.is_empty() {
+            self.kept = Some(Box::new(Kept { bytes: rest.into(), written: 0 }));
+        }
+    }
+
+    /// Writes what was kept; its memory goes with its last byte.
+    fn flush(&mut self, to: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(kept) = &mut self.kept {
+            let rest = kept.bytes.get(kept.written..).unwrap_or_default();
+            if rest.is_empty() {
+                self.kept = None;
+                break;
+            }
+            let written = ready!(Pin::new(&mut *to).poll_write(cx, rest))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            kept.written += written;
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,401 @@
+//! The gateway's part of one worker: its connections, its shared buffer, its deadlines, and the commands it obeys.
+//!
+//! All of it is touched by one thread only. Control code talks to it through a mailbox: a question is answered
+//! with copies, never with references.
+
+use std::borrow::Borrow;
+use std::cell::{Cell, RefCell};
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use api::gateway::{Connection, ConnectionQuery};
+use net::splice::PipePool;
+use runtime::clock::Clock;
+use runtime::events::Events;
+use runtime::mailbox;
+use runtime::timer_wheel::{DEFAULT_TICK, Wheel};
+use runtime::workers::WorkerId;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::{AbortHandle, spawn_local};
+
+use crate::accept::{self, Listener};
+use crate::error::End;
+use crate::session_log::{self, Id, Session};
+use crate::splice;
+
+/// What a worker is told or asked.
+pub(crate) enum Command {
+    /// Accept on this socket.
+    Listen { listener: Arc<Listener>, socket: std::net::TcpListener },
+    /// Close the socket of the listener with this number. Connections stay.
+    Unlisten { number: u64, done: SyncSender<()> },
+    /// The connections that fit, in order, the first `limit` after a place.
+    List {
+        query: ConnectionQuery,
+        after: Option<(String, u64)>,
+        limit: usize,
+        answer: oneshot::Sender<Vec<Row>>,
+    },
+    /// All connections of a client id.
+    Find { clientid: String, answer: oneshot::Sender<Vec<Row>> },
+    /// Accept no more, start nothing more, and say when there are no connections left.
+    Stop { empty: oneshot::Sender<()> },
+    /// End every connection.
+    Abort { done: oneshot::Sender<()> },
+}
+
+/// A connection as the control side sees it, with its place in the order.
+pub(crate) struct Row {
+    pub(crate) connection: Connection,
+    /// Its id as a number: the worker in the upper 16 bits.
+    pub(crate) number: u64,
+    pub(crate) connected_at: u64,
+}
+
+/// The gateway's part of one worker.
+pub(crate) struct Worker {
+    pub(crate) id: WorkerId,
+    pub(crate) clock: Clock,
+    pub(crate) events: Events,
+    /// One for all connections: an idle connection owns no buffer.
+    pub(crate) buffer: RefCell<Box<[u8]>>,
+    pub(crate) pipes: PipePool,
+    random: RefCell<fastrand::Rng>,
+    boot: u64,
+    sequence: Cell<u64>,
+    sessions: RefCell<BTreeSet<Listed>>,
+    acceptors: RefCell<HashMap<u64, AbortHandle>>,
+    /// Connections that have no server yet.
+    arriving: Cell<usize>,
+    wheel: RefCell<Wheel<u64>>,
+    /// The sessions that the wheel knows, by sequence.
+    watched: RefCell<HashMap<u64, Rc<Session>>>,
+    armed: Notify,
+    stopping: Cell<bool>,
+    stopped: Notify,
+    empty: RefCell<Vec<oneshot::Sender<()>>>,
+}
+
+impl Worker {
+    pub(crate) fn new(id: WorkerId, clock: Clock, events: Events, boot: u64, seed: u64) -> Rc<Self> {
+        Rc::new(Self {
+            id,
+            events,
+            buffer: RefCell::new(vec![0; splice::BUFFER_BYTES].into_boxed_slice()),
+            pipes: PipePool::new(splice::PIPES),
+            random: RefCell::new(fastrand::Rng::with_seed(seed)),
+            boot,
+            sequence: Cell::new(0),
+            sessions: RefCell::default(),
+            acceptors: RefCell::default(),
+            arriving: Cell::new(0),
+            wheel: RefCell::new(Wheel::new(clock.now(), DEFAULT_TICK)),
+            clock,
+            watched: RefCell::default(),
+            armed: Notify::new(),
+            stopping: Cell::new(false),
+            stopped: Notify::new(),
+            empty: RefCell::default(),
+        })
+    }
+
+    /// Obeys until the gateway is gone; then accepts no more.
+    pub(crate) async fn run(self: Rc<Self>, mut commands: mailbox::Receiver<Command>) {
+        let mut batch = Vec::new();
+        loop {
+            tokio::select! {
+                more = commands.recv(&mut batch) => {
+                    for command in batch.drain(..) {
+                        self.obey(command);
+                    }
+                    if !more {
+                        break;
+                    }
+                }
+                () = self.tick() => self.fire(),
+            }
+        }
+        self.stop();
+    }
+
+    fn obey(self: &Rc<Self>, command: Command) {
+        // An asker who is gone does not want the answer: that is its right.
+        match command {
+            Command::Listen { listener, socket } => self.listen(listener, socket),
+            Command::Unlisten { number, done } => {
+                let acceptor = self.acceptors.borrow_mut().remove(&number);
+                spawn_local(async move {
+                    if let Some(acceptor) = acceptor {
+                        acceptor.abort();
+                        // The socket closes when the aborted task is dropped, in its next turn.
+                        while !acceptor.is_finished() {
+                            tokio::task::yield_now().await;
+                        }
+                    }
+                    let _ = done.send(());
+                });
+            }
+            Command::List { query, after, limit, answer } => {
+                let _ = answer.send(self.list(&query, after.as_ref(), limit));
+            }
+            Command::Find { clientid, answer } => {
+                let _ = answer.send(self.find(&clientid));
+            }
+            Command::Stop { empty } => {
+                self.stop();
+                self.empty.borrow_mut().push(empty);
+                self.tell_if_empty();
+            }
+            Command::Abort { done } => {
+                for listed in self.sessions.borrow().iter() {
+                    listed.0.abort(End::Shutdown);
+                }
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn listen(self: &Rc<Self>, listener: Arc<Listener>, socket: std::net::TcpListener) {
+        if self.stopping.get() {
+            return;
+        }
+        match tokio::net::TcpListener::from_std(socket) {
+            Ok(socket) => {
+                let number = listener.number;
+                let acceptor = spawn_local(accept::listen(Rc::clone(self), listener, socket));
+                self.acceptors.borrow_mut().insert(number, acceptor.abort_handle());
+            }
+            Err(error) => {
+                tracing::error!(listener = %listener.name, %error, "a worker can't use its listener");
+            }
+        }
+    }
+
+    fn stop(&self) {
+        self.stopping.set(true);
+        for (_, acceptor) in self.acceptors.borrow_mut().drain() {
+            acceptor.abort();
+        }
+        self.stopped.notify_waiters();
+    }
+
+    /// Returns when the worker starts nothing more.
+    pub(crate) async fn stopped(&self) {
+        let notified = self.stopped.notified();
+        if !self.stopping.get() {
+            notified.await;
+        }
+    }
+
+    /// Two random numbers.
+    pub(crate) fn draws(&self) -> [u64; 2] {
+        let mut random = self.random.borrow_mut();
+        [random.u64(..), random.u64(..)]
+    }
+
+    /// An id that nothing had before.
+    pub(crate) fn next_id(&self) -> Id {
+        let sequence = self.sequence.get() + 1;
+        self.sequence.set(sequence);
+        Id { boot: self.boot, worker: self.id.0, sequence }
+    }
+
+    /// A connection came that has no server yet.
+    pub(crate) fn arrive(self: &Rc<Self>) -> Arriving {
+        self.arriving.set(self.arriving.get() + 1);
+        Arriving(Rc::clone(self))
+    }
+
+    /// A connection has its server: lists it.
+    pub(crate) fn enter(&self, session: &Rc<Session>) {
+        self.sessions.borrow_mut().insert(Listed(Rc::clone(session)));
+        self.watch(session);
+        session_log::started(&self.events, session);
+    }
+
+    /// A connection ended: counts it, writes it down, forgets it.
+    pub(crate) fn leave(&self, session: &Rc<Session>) {
+        let end = session.end.get().unwrap_or(End::Shutdown);
+        if let Some(ended) =
+            session.listener().stats.get(self.id).and_then(|stats| stats.ended.get(end.index()))
+        {
+            ended.inc();
+        }
+        session_log::ended(&self.events, session, end, self.clock.now());
+        self.watched.borrow_mut().remove(&session.id.sequence);
+        self.sessions.borrow_mut().remove::<dyn Place>(&**session);
+        self.tell_if_empty();
+    }
+
+    /// Arms the deadline of a session that has a `patience`.
+    pub(crate) fn watch(&self, session: &Rc<Session>) {
+        let Some(patience) = session.patience.get() else { return };
+        self.watched.borrow_mut().insert(session.id.sequence, Rc::clone(session));
+        self.wheel.borrow_mut().arm(session.id.sequence, session.active.get() + patience.time);
+        self.armed.notify_one();
+    }
+
+    /// Waits until the wheel may have something.
+    async fn tick(&self) {
+        loop {
+            let next = {
+                let wheel = self.wheel.borrow();
+                (!wheel.is_empty()).then(|| wheel.next_tick())
+            };
+            match next {
+                Some(next) => return tokio::time::sleep_until(next.into()).await,
+                None => self.armed.notified().await,
+            }
+        }
+    }
+
+    fn fire(&self) {
+        let now = self.clock.now();
+        let mut fired = Vec::new();
+        self.wheel.borrow_mut().advance(now, &mut fired);
+        for sequence in fired {
+            let session = self.watched.borrow().get(&sequence).cloned();
+            if let Some(session) = session {
+                self.judge(&session, now);
+            }
+        }
+    }
+
+    /// Ends a session whose patience is over, or looks again when it may be.
+    fn judge(&self, session: &Session, now: Instant) {
+        let Some(patience) = session.patience.get() else { return };
+        let deadline = session.active.get() + patience.time;
+        if deadline <= now {
+            session.abort(patience.end);
+        } else {
+            self.wheel.borrow_mut().arm(session.id.sequence, deadline);
+        }
+    }
+
+    fn tell_if_empty(&self) {
+        if self.arriving.get() == 0 && self.sessions.borrow().is_empty() {
+            for empty in self.empty.borrow_mut().drain(..) {
+                let _ = empty.send(());
+            }
+        }
+    }
+
+    fn list(&self, query: &ConnectionQuery, after: Option<&(String, u64)>, limit: usize) -> Vec<Row> {
+        let sessions = self.sessions.borrow();
+        let start: Bound<&dyn Place> = match after {
+            Some(place) => Bound::Excluded(place),
+            None => Bound::Unbounded,
+        };
+        let fits = |session: &Session| {
+            let server = &session.to.slot.server;
+            query.upstream.as_deref().is_none_or(|name| *server.upstream == *name)
+                && query
+                    .server
+                    .as_deref()
+                    .is_none_or(|name| *server.name == *name || *server.address == *name)
+        };
+        let fitting =
+            sessions.range::<dyn Place, _>((start, Bound::Unbounded)).filter(|listed| fits(&listed.0));
+        fitting.take(limit).map(|listed| row(&listed.0)).collect()
+    }
+
+    fn find(&self, clientid: &str) -> Vec<Row> {
+        let sessions = self.sessions.borrow();
+        let (first, last) = ((clientid.to_owned(), 0), (clientid.to_owned(), u64::MAX));
+        let range: (Bound<&dyn Place>, Bound<&dyn Place>) = (Bound::Included(&first), Bound::Included(&last));
+        sessions.range::<dyn Place, _>(range).map(|listed| row(&listed.0)).collect()
+    }
+}
+
+fn row(session: &Session) -> Row {
+    Row { connection: session.describe(), number: number(session.id), connected_at: session.connected_at }
+}
+
+/// The id as a number, ascending with time on one worker.
+fn number(id: Id) -> u64 {
+    u64::from(id.worker) << 48 | id.sequence
+}
+
+/// A connection without a server yet, as long as it is one.
+pub(crate) struct Arriving(pub(crate) Rc<Worker>);
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.0.arriving.set(self.0.arriving.get() - 1);
+        self.0.tell_if_empty();
+    }
+}
+
+/// A session in the order of client id, then id.
+struct Listed(Rc<Session>);
+
+/// A place in that order; a session's own, or one that somebody asks about.
+trait Place {
+    fn place(&self) -> (&str, u64);
+}
+
+impl Place for Session {
+    fn place(&self) -> (&str, u64) {
+        (&self.who.clientid, number(self.id))
+    }
+}
+
+impl Place for (String, u64) {
+    fn place(&self) -> (&str, u64) {
+        (&self.0, self.1)
+    }
+}
+
+impl<'a> Borrow<dyn Place + 'a> for Listed {
+    fn borrow(&self) -> &(dyn Place + 'a) {
+        &*self.0
+    }
+}
+
+impl PartialEq for dyn Place + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.place() == other.place()
+    }
+}
+
+impl Eq for dyn Place + '_ {}
+
+impl PartialOrd for dyn Place + '_ {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for dyn Place + '_ {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.place().cmp(&other.place())
+    }
+}
+
+impl PartialEq for Listed {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.place() == other.0.place()
+    }
+}
+
+impl Eq for Listed {}
+
+impl PartialOrd for Listed {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Listed {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.place().cmp(&other.0.place())
+    }
+}
+
+/// How long the control side waits for a worker to obey.
+pub(crate) const OBEY_WAIT: Duration = Duration::from_secs(2);
