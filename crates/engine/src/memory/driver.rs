@@ -125,6 +125,9 @@ impl Driver {
             }
             self.apply();
             self.state.end(&mut self.out);
+            // Before the answers go out: who has one in hand may use its place in the queue.
+            let (answered, bytes) = (self.out.take_answers(), std::mem::take(&mut self.done_bytes));
+            self.shared.lock().intake.settle(answered, bytes);
             self.deliver();
         }
     }
@@ -137,7 +140,6 @@ impl Driver {
     fn take(&mut self) -> Option<Vec<(Port, Vec<Arrival>)>> {
         let shared = Arc::clone(&self.shared);
         let mut gate = shared.lock();
-        gate.intake.settle(self.out.take_answers(), std::mem::take(&mut self.done_bytes));
         loop {
             let idle = self.work.is_empty() && gate.intake.is_empty();
             if gate.phase != Phase::Running && idle && !self.state.owes_answers() {

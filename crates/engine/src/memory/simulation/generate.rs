@@ -32,11 +32,15 @@ pub(super) struct Generator {
     rng: fastrand::Rng,
     tokens: Token,
     watches: u64,
+    /// One value or frame in so many is large.
+    large: u32,
 }
 
 impl Generator {
     pub(super) fn new(seed: u64) -> Self {
-        Self { rng: fastrand::Rng::with_seed(seed), tokens: 0, watches: 0 }
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let large = [2, 4, 30][rng.usize(..3)];
+        Self { rng, tokens: 0, watches: 0, large }
     }
 
     /// Time between two turns.
@@ -76,11 +80,14 @@ impl Generator {
                 id: DedupeId(self.rng.u128(..60)),
                 fence: self.fence(oracle),
             },
-            12..14 => Op::Read {
-                shard,
-                after: self.pos(oracle, shard),
-                max_bytes: [1, 1000, 400_000, usize::MAX][self.rng.usize(..4)],
-            },
+            12..14 => {
+                let after = self.pos(oracle, shard);
+                let log = &oracle.logs[usize::from(shard.0)];
+                let next_two: usize =
+                    (1..3).filter_map(|n| log.frame(after.seq() + n)).map(|f| f.bytes.len()).sum();
+                let max_bytes = [1, 1000, 400_000, next_two, usize::MAX][self.rng.usize(..5)];
+                Op::Read { shard, after, max_bytes }
+            }
             14 => Op::Head { shard },
             15 => Op::Trim { shard, before: self.pos(oracle, shard) },
             16 => Op::Get { key: self.key() },
@@ -119,7 +126,7 @@ impl Generator {
     }
 
     fn bytes(&mut self, large: usize) -> Bytes {
-        let len = match self.rng.u32(..4) {
+        let len = match self.rng.u32(..self.large) {
             0 => self.rng.usize(..large),
             _ => self.rng.usize(..100),
         };
