@@ -55,9 +55,6 @@ impl Default for Limits {
     }
 }
 
-/// Pause after a failed accept: without descriptors (EMFILE) it would fail again at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// A running server.
 #[derive(Debug)]
 pub struct Handle {
@@ -89,76 +86,68 @@ pub(crate) fn start(
     limits: Limits,
 ) -> io::Result<Handle> {
     let runtime = tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
-    let listener = bound(bind).map_err(|error| told(bind, &error))?;
+    let listener = bound(bind)?;
     let local_addr = listener.local_addr()?;
     let task = runtime.spawn(accept(listener, routes::router(roles), shutdown, limits));
     tracing::info!(bind = %local_addr, "the admin API listens");
     Ok(Handle { local_addr, task })
 }
 
+/// `net` owns the question whose socket it is: a new one, or one that the service manager passed.
 fn bound(bind: SocketAddr) -> io::Result<TcpListener> {
-    let listener = std::net::TcpListener::bind(bind)?;
-    listener.set_nonblocking(true)?;
+    let group =
+        net::listener::bind_group(bind, 1).map_err(|error| io::Error::new(error.error.kind(), error))?;
+    let listener = group.into_iter().next().ok_or_else(|| io::Error::other("no listener was bound"))?;
     TcpListener::from_std(listener)
-}
-
-fn told(bind: SocketAddr, error: &io::Error) -> io::Error {
-    let why = match error.kind() {
-        io::ErrorKind::AddrInUse => "the port is in use by another process".to_owned(),
-        io::ErrorKind::AddrNotAvailable => "this machine does not have that address".to_owned(),
-        io::ErrorKind::PermissionDenied => "this user may not use that port".to_owned(),
-        _ => error.to_string(),
-    };
-    io::Error::new(error.kind(), format!("cannot listen on {bind} for the admin API: {why}"))
 }
 
 async fn accept(listener: TcpListener, router: Router, shutdown: Shutdown, limits: Limits) {
     let slots = Arc::new(Semaphore::new(limits.connections));
     let mut open = JoinSet::new();
     loop {
-        let (stream, slot) = tokio::select! {
+        let next = tokio::select! {
             () = shutdown.wait() => break,
             next = next_connection(&listener, &slots) => next,
         };
-        open.spawn(serve_connection(stream, slot, router.clone(), shutdown.clone(), limits));
+        match next {
+            Ok((stream, slot)) => {
+                open.spawn(serve_connection(stream, slot, router.clone(), shutdown.clone(), limits));
+            }
+            Err(error) => {
+                tracing::error!(%error, "the admin API accepts no more connections");
+                break;
+            }
+        }
         // Those that have ended leave the set here, so that it holds no more than the slots and one round.
         while open.try_join_next().is_some() {}
     }
     drop(listener);
+    shutdown.wait().await;
     let drained = async { while open.join_next().await.is_some() {} };
     if timeout(limits.drain, drained).await.is_err() {
         open.shutdown().await;
     }
 }
 
-/// The next connection once there is a slot for it.
+/// The next connection once there is a slot for it. An error: the listener is broken for good.
 async fn next_connection(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> (TcpStream, Option<OwnedSemaphorePermit>) {
-    // The semaphore is never closed; `None` would only lift the bound.
-    let slot = Arc::clone(slots).acquire_owned().await.ok();
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return (stream, slot),
-            Err(error) => {
-                tracing::warn!(%error, "the admin API cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
+    let on_pause = |error: &io::Error| tracing::warn!(%error, "the admin API cannot accept a connection now");
+    let (stream, _) = net::listener::accept(listener, on_pause).await?;
+    Ok((stream, slot))
 }
 
 async fn serve_connection(
     stream: TcpStream,
-    slot: Option<OwnedSemaphorePermit>,
+    slot: OwnedSemaphorePermit,
     router: Router,
     shutdown: Shutdown,
     limits: Limits,
 ) {
     let Ok(local) = stream.local_addr() else { return };
-    // Answers are written in one piece: waiting for more would only delay them. A failure costs nothing else.
-    let _ = stream.set_nodelay(true);
     let service = MapRequestLayer::new(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(LocalAddress(local));
         request.map(Body::new)
