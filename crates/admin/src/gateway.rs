@@ -29,7 +29,7 @@ impl FromRequestParts<Roles> for Gateway {
     }
 }
 
-/// Lists connections by ascending client id (bytewise); those of one client newest first.
+/// Lists connections by ascending client id (bytewise); with `clientid` those of that client, newest first.
 #[utoipa::path(
     get, path = "/api/v1/gateway/connections", tag = "gateway", operation_id = "list_connections",
     params(

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use self::rows::{ServerOf, fields};
 use self::table::{Row, Table, printable, write_fields};
 
-/// Flags and verbs of `tidegate ctl`.
+/// Look at a running process and steer it, through its REST API
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Where the API is
