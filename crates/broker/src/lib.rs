@@ -1,4 +1,34 @@
 //! The MQTT broker: sessions, routing, retained, delivery, takeover.
+//!
+//! [`Broker::start`] puts a `worker` on every worker thread of the process, between the sockets (`driver`) and an
+//! engine. Everything that must be remembered goes through the engine's four primitives; what is MQTT about it is
+//! written here, once.
+//!
+//! Must not know: HTTP, the gateway, which engine it has.
 
+mod admin;
+pub mod config;
+mod connect;
+mod connection;
+mod deliver;
+mod disconnect;
+mod driver;
+mod log;
+mod message;
+mod metrics;
+mod publish;
+mod queue;
+mod record;
+mod recovery;
+mod registry;
+mod replay;
 mod retained;
 mod router;
+mod session;
+mod session_store;
+mod shared;
+mod start;
+mod subscribe;
+mod worker;
+
+pub use start::{Broker, Context, StartError};

@@ -1,0 +1,163 @@
+//! The `[broker]` section: its values, defaults and limits, in one place.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use runtime::config::{IpNet, Table};
+
+/// `[broker]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BrokerConfig {
+    /// `[[broker.listeners]]`; one on 127.0.0.1:1883 where nothing is said.
+    pub listeners: Vec<ListenerConfig>,
+    /// Bytes of the largest packet taken from a client; told to MQTT 5 clients. Default 1 MiB.
+    pub max_packet_size: u32,
+    /// QoS 1 and 2 messages a client may have under way to us; told to MQTT 5 clients. Default 32.
+    pub receive_maximum: u16,
+    /// QoS 1 and 2 messages under way to a client, if it does not ask for fewer. Default 128.
+    pub max_inflight: u16,
+    /// Messages that wait in memory for one connected client. Default 10,000.
+    pub max_queued_messages: usize,
+    /// Bytes of them. Default 16 MiB.
+    pub max_queued_bytes: usize,
+    /// Bytes written for one client and not yet taken by its socket; beyond it QoS 0 is dropped and QoS 1 and 2 wait. Default 1 MiB.
+    pub max_outbound_bytes: usize,
+    /// The longest session expiry in seconds; a client that asks for more is told this one. Default: never expires.
+    pub max_session_expiry: u32,
+    /// How long a connection may take to send its CONNECT. Default 10 s.
+    pub connect_timeout: Duration,
+    /// Levels of a topic or filter. Default 128.
+    pub max_topic_levels: usize,
+    /// Subscriptions of one session. Default 10,000.
+    pub max_subscriptions: usize,
+}
+
+/// `[[broker.listeners]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerConfig {
+    /// Address and port.
+    pub bind: SocketAddr,
+    /// Every connection begins with a PROXY header.
+    pub proxy_protocol: bool,
+    /// Who may send one.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Connections at once, over all workers. Default 1,000,000.
+    pub max_connections: usize,
+    /// Clients without user name and password may connect.
+    pub allow_anonymous: bool,
+}
+
+impl ListenerConfig {
+    fn new(bind: SocketAddr) -> Self {
+        Self {
+            bind,
+            proxy_protocol: false,
+            trusted_proxies: IpNet::private_and_loopback(),
+            max_connections: DEFAULT_MAX_CONNECTIONS,
+            allow_anonymous: bind.ip().is_loopback(),
+        }
+    }
+}
+
+const DEFAULT_MAX_CONNECTIONS: usize = 1_000_000;
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        Self {
+            listeners: vec![ListenerConfig::new(SocketAddr::from(([127, 0, 0, 1], 1883)))],
+            max_packet_size: 1 << 20,
+            receive_maximum: 32,
+            max_inflight: 128,
+            max_queued_messages: 10_000,
+            max_queued_bytes: 16 << 20,
+            max_outbound_bytes: 1 << 20,
+            max_session_expiry: u32::MAX,
+            connect_timeout: Duration::from_secs(10),
+            max_topic_levels: 128,
+            max_subscriptions: 10_000,
+        }
+    }
+}
+
+/// The largest packet MQTT knows: 268,435,455 bytes after a fixed header of five.
+const MAX_PACKET: u64 = 268_435_460;
+
+/// Reads the content of `[broker]`; every problem is recorded in `table`.
+pub fn read(table: &mut Table<'_>) -> BrokerConfig {
+    let d = BrokerConfig::default();
+    let anonymous = table.bool("allow_anonymous");
+    let listeners = if table.has("listeners") {
+        let listeners = table.tables("listeners", |t, _| read_listener(t, anonymous));
+        listeners.into_iter().flatten().collect()
+    } else {
+        d.listeners
+            .into_iter()
+            .map(|l| ListenerConfig { allow_anonymous: anonymous.unwrap_or(l.allow_anonymous), ..l })
+            .collect()
+    };
+    let mut seen = Vec::new();
+    for listener in &listeners {
+        let listener: &ListenerConfig = listener;
+        if listener.bind.port() != 0 && seen.contains(&listener.bind) {
+            table.problem("listeners", format!("each address once; {} is there twice", listener.bind));
+        }
+        seen.push(listener.bind);
+    }
+    BrokerConfig {
+        listeners,
+        max_packet_size: table
+            .size("max_packet_size", 128..=MAX_PACKET)
+            .and_then(|n| u32::try_from(n).ok())
+            .unwrap_or(d.max_packet_size),
+        receive_maximum: integer(table, "receive_maximum", 1..=65_535).unwrap_or(d.receive_maximum),
+        max_inflight: integer(table, "max_inflight", 1..=65_535).unwrap_or(d.max_inflight),
+        max_queued_messages: integer(table, "max_queued_messages", 1..=10_000_000)
+            .unwrap_or(d.max_queued_messages),
+        max_queued_bytes: size(table, "max_queued_bytes", 1024..=1 << 34).unwrap_or(d.max_queued_bytes),
+        max_outbound_bytes: size(table, "max_outbound_bytes", 4096..=1 << 30).unwrap_or(d.max_outbound_bytes),
+        max_session_expiry: table
+            .duration("max_session_expiry", Duration::ZERO..=Duration::from_secs(u64::from(u32::MAX) - 1))
+            .and_then(|d| u32::try_from(d.as_secs()).ok())
+            .unwrap_or(d.max_session_expiry),
+        connect_timeout: table
+            .duration("connect_timeout", Duration::from_millis(100)..=Duration::from_secs(600))
+            .unwrap_or(d.connect_timeout),
+        max_topic_levels: integer(table, "max_topic_levels", 1..=65_535).unwrap_or(d.max_topic_levels),
+        max_subscriptions: integer(table, "max_subscriptions", 1..=10_000_000).unwrap_or(d.max_subscriptions),
+    }
+}
+
+fn integer<T: TryFrom<i64>>(
+    table: &mut Table<'_>,
+    key: &str,
+    range: std::ops::RangeInclusive<i64>,
+) -> Option<T> {
+    table.integer(key, range).and_then(|n| T::try_from(n).ok())
+}
+
+fn size(table: &mut Table<'_>, key: &str, range: std::ops::RangeInclusive<u64>) -> Option<usize> {
+    table.size(key, range).and_then(|n| usize::try_from(n).ok())
+}
+
+fn read_listener(t: &mut Table<'_>, anonymous: Option<bool>) -> Option<ListenerConfig> {
+    let bind = t.socket_addr("bind");
+    if !t.has("bind") {
+        t.problem("bind", "an address and port to listen on, such as \"127.0.0.1:1883\"");
+    }
+    t.choice("transport", &[("tcp", ())]);
+    let proxy_protocol = t.bool("proxy_protocol").unwrap_or(false);
+    if t.has("trusted_proxies") && !proxy_protocol {
+        t.problem("trusted_proxies", "only with proxy_protocol = true");
+    }
+    let trusted = t.networks("trusted_proxies");
+    let max_connections = integer(t, "max_connections", 1..=100_000_000);
+    let own_anonymous = t.bool("allow_anonymous");
+    let base = ListenerConfig::new(bind?);
+    Some(ListenerConfig {
+        proxy_protocol,
+        trusted_proxies: trusted.unwrap_or(base.trusted_proxies),
+        max_connections: max_connections.unwrap_or(base.max_connections),
+        allow_anonymous: own_anonymous.or(anonymous).unwrap_or(base.allow_anonymous),
+        ..base
+    })
+}

@@ -1,0 +1,513 @@
+//! The journey of a CONNECT: judge it, own its client id, find or make its session, write what must be remembered, answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::{EngineError, Key, Op, Pos, Reply, Write};
+use mqtt::inflight::{InFlight as Flight, Inbound, Outbound};
+use mqtt::packet::{Connack, ConnackProperties, Connect, Packet, Publish, Will};
+use mqtt::{PacketId, ReasonCode, Version};
+use runtime::events::Event;
+
+use crate::connection::{ConnId, Connecting, End, PendingWill, Phase};
+use crate::message::{View, expiry_of};
+use crate::record;
+use crate::registry::Owner;
+use crate::router::{Address, Receiver};
+use crate::session::{Cursor, InFlight, Resuming, Session, Windows};
+use crate::session_store::{self, About, Offline, SessionRecord, StoredFlight};
+use crate::shared::Mail;
+use crate::worker::{Waiting, Worker};
+
+/// Records of a stored session that are read at once.
+const LOAD_PAGE: usize = 1_024;
+
+impl Worker {
+    pub(crate) fn on_connect(&mut self, id: ConnId, connect: Connect<'_>) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        if conn.is_connected() {
+            self.violation(id, ReasonCode::ProtocolError, "MQTT-3.1.0-2", "a second CONNECT");
+            return;
+        }
+        conn.version = connect.version;
+        conn.max_packet = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
+        if let Err((reason, why)) = self.judge(id, &connect) {
+            self.refuse(id, reason, why);
+            return;
+        }
+        let assigned = connect.client_id.is_empty();
+        let client_id: Arc<str> =
+            if assigned { assigned_client_id().into() } else { Arc::from(&*connect.client_id) };
+        let expiry = self.expiry_of(&connect);
+        let claiming = Connecting {
+            connect: connect.into_owned(),
+            client_id: Arc::clone(&client_id),
+            assigned,
+            expiry,
+            stored: None,
+            records: Vec::new(),
+            session: None,
+            session_present: false,
+            ended: None,
+        };
+        let owner = self.owner(id);
+        let Some(conn) = self.conn_mut(id) else { return };
+        conn.phase = Phase::Claiming(Box::new(claiming));
+        let peer = conn.origin.peer;
+        match self.shared.registry.claim(&client_id, owner) {
+            None => self.released(id),
+            Some(before) if before.worker == self.id => self.release(before, owner, peer),
+            Some(before) => {
+                let mail = Mail::Release { owner: before, by: owner, new_peer: peer };
+                // bounded by the connections that are being opened: one for each
+                if self.shared.mailboxes[usize::from(before.worker)].force(mail).is_err() {
+                    self.released(id);
+                }
+            }
+        }
+    }
+
+    fn judge(&self, id: ConnId, connect: &Connect<'_>) -> Result<(), (ReasonCode, &'static str)> {
+        let Some(conn) = self.conn(id) else { return Ok(()) };
+        if connect.client_id.is_empty() {
+            if connect.version == Version::V31 {
+                return Err((ReasonCode::ClientIdentifierNotValid, "version 3.1 needs a client identifier"));
+            }
+            if connect.version == Version::V311 && !connect.clean_start {
+                // v3 [MQTT-3.1.3-8]
+                return Err((
+                    ReasonCode::ClientIdentifierNotValid,
+                    "an empty client identifier needs clean session",
+                ));
+            }
+        }
+        if connect.properties.authentication_method.is_some() {
+            return Err((ReasonCode::BadAuthenticationMethod, "no authentication method is offered"));
+        }
+        if !conn.origin.allow_anonymous {
+            return Err((ReasonCode::NotAuthorized, "this listener does not allow anonymous clients"));
+        }
+        if let Some(will) = &connect.will
+            && will.topic.starts_with('$')
+        {
+            return Err((ReasonCode::TopicNameInvalid, "a will may not go to a topic that begins with $"));
+        }
+        Ok(())
+    }
+
+    /// How long the session outlives its connection, in seconds; 0: it ends with it.
+    fn expiry_of(&self, connect: &Connect<'_>) -> u32 {
+        let asked = if connect.version.is_v5() {
+            connect.properties.session_expiry_interval.unwrap_or(0)
+        } else if connect.clean_start {
+            0
+        } else {
+            // before version 5 a session has no end [v3 MQTT-3.1.2-4]
+            u32::MAX
+        };
+        asked.min(self.config.max_session_expiry)
+    }
+
+    pub(crate) fn refuse(&mut self, id: ConnId, reason: ReasonCode, why: &'static str) {
+        let properties = ConnackProperties { reason_string: Some(why.into()), ..Default::default() };
+        self.send(id, &Packet::Connack(Box::new(Connack { session_present: false, reason, properties })));
+        self.end(id, End::Refused(reason, why));
+    }
+
+    /// The owner before has let go of the client id, or there was none.
+    pub(crate) fn released(&mut self, id: ConnId) {
+        let Some(claiming) = self.claiming(id) else { return };
+        let (client_id, clean_start) = (Arc::clone(&claiming.client_id), claiming.connect.clean_start);
+        let Some(mut stored) = self.shared.store.take(&client_id) else {
+            self.open_session(id, Vec::new());
+            return;
+        };
+        if clean_start {
+            // [MQTT-3.1.2-4]: the old session ends here, and with it the wait of its will
+            if let Some((_, will)) = stored.will.take() {
+                self.distribute(will.view(), None, None);
+            }
+            self.forget_routes(&stored);
+            self.open_session(id, stored.removal());
+            return;
+        }
+        // from here on this worker answers for the positions the session still needs
+        let first = usize::from(self.id) * self.tails().len();
+        for (shard, floor) in stored.floors.iter().enumerate() {
+            if let Some(cell) = self.shared.floors.get(first + shard) {
+                cell.fetch_min(floor.0, std::sync::atomic::Ordering::AcqRel);
+            }
+        }
+        // back in time: the will is not sent [MQTT-3.1.3-9]
+        stored.will = None;
+        if let Some(claiming) = self.claiming(id) {
+            claiming.stored = Some(Box::new(stored));
+        }
+        self.load(id, &client_id, None);
+    }
+
+    pub(crate) fn forget_routes(&self, stored: &Offline) {
+        for filter in stored.filters() {
+            self.shared.router.unsubscribe(filter, stored.key);
+        }
+    }
+
+    fn load(&mut self, id: ConnId, client_id: &str, after: Option<Key>) {
+        let prefix = record::session_below(client_id);
+        self.submit(Op::Scan { prefix, after, limit: LOAD_PAGE }, Waiting::Load(id));
+    }
+
+    /// A page of the stored session's records has come.
+    pub(crate) fn loaded(&mut self, id: ConnId, result: Result<Reply, EngineError>) {
+        let Some(claiming) = self.claiming(id) else { return };
+        let Ok(Reply::Scanned { records, more }) = result else {
+            self.cannot_open(id);
+            return;
+        };
+        claiming.records.extend(records);
+        let client_id = Arc::clone(&claiming.client_id);
+        if more {
+            let after = claiming.records.last().map(|r| r.key.clone());
+            self.load(id, &client_id, after);
+            return;
+        }
+        let records = std::mem::take(&mut claiming.records);
+        match self.restore(id, &records) {
+            Some(session) => {
+                if let Some(claiming) = self.claiming(id) {
+                    claiming.session = Some(Box::new(session));
+                    claiming.session_present = true;
+                }
+                self.write_opening(id, Vec::new());
+            }
+            None => {
+                tracing::error!(client_id = &*client_id, "a stored session is damaged and begins anew");
+                let removal = match self.claiming(id).and_then(|c| c.stored.take()) {
+                    Some(stored) => {
+                        self.forget_routes(&stored);
+                        stored.removal()
+                    }
+                    None => Vec::new(),
+                };
+                self.open_session(id, removal);
+            }
+        }
+    }
+
+    /// The session as its records tell it.
+    fn restore(&mut self, id: ConnId, records: &[engine::Record]) -> Option<Session> {
+        let windows = self.windows(id)?;
+        let claiming = self.claiming(id)?;
+        let client_id = Arc::clone(&claiming.client_id);
+        let expiry = claiming.expiry;
+        let head = record::session_key(&client_id);
+        let rec: SessionRecord = session_store::decode(&records.iter().find(|r| r.key == head)?.value)?;
+        let tails = self.tails().to_vec();
+        let mut session = Session::new(rec.key, client_id, expiry, rec.created_at, windows, &tails);
+        session.durable = true;
+        session.dropped = rec.dropped;
+        session.outbound = Outbound::new(windows.send);
+        session.inbound = Inbound::new(windows.receive);
+        session.cursors = rec
+            .cursors
+            .iter()
+            .map(|&at| Cursor { at, ..Cursor::default() })
+            .chain(std::iter::repeat_with(Cursor::default))
+            .take(tails.len())
+            .collect();
+        for flight in rec.flights {
+            let flight = match flight {
+                StoredFlight::Pubrel { id } => Flight::Pubrel { id },
+                StoredFlight::Publish { id, qos, item } => Flight::Publish { id, qos, item },
+            };
+            session.outbound.restore(flight).ok()?;
+        }
+        let below = record::session_below(&session.client_id);
+        for r in records {
+            let rest = r.key.as_bytes().get(below.as_bytes().len()..)?;
+            if rest.starts_with(b"sub/") {
+                let filter = String::from_utf8(r.key.last_part()).ok()?;
+                let subscription = session_store::subscription(&r.value)?;
+                session.subscriptions.insert(filter.into(), subscription);
+            } else if rest.starts_with(b"in/") {
+                let bytes: [u8; 2] = r.key.last_part().try_into().ok()?;
+                let packet_id = PacketId::new(u16::from_be_bytes(bytes))?;
+                let incoming = session_store::incoming(&r.value)?;
+                session.inbound.restore(packet_id);
+                session.incoming.insert(packet_id, incoming);
+            }
+        }
+        Some(session)
+    }
+
+    fn windows(&self, id: ConnId) -> Option<Windows> {
+        let conn = self.conn(id)?;
+        let Phase::Claiming(claiming) = &conn.phase else { return None };
+        let asked = claiming.connect.properties.receive_maximum.unwrap_or(u16::MAX);
+        Some(Windows {
+            send: asked.min(self.config.max_inflight),
+            receive: if conn.version.is_v5() { self.config.receive_maximum } else { u16::MAX },
+        })
+    }
+
+    /// A new session.
+    fn open_session(&mut self, id: ConnId, removal: Vec<Write>) {
+        let Some(windows) = self.windows(id) else { return };
+        let key = self.shared.new_key();
+        let now = self.now.unix_ms;
+        let tails = self.tails().to_vec();
+        let Some(claiming) = self.claiming(id) else { return };
+        let session =
+            Session::new(key, Arc::clone(&claiming.client_id), claiming.expiry, now, windows, &tails);
+        claiming.session = Some(Box::new(session));
+        self.write_opening(id, removal);
+    }
+
+    /// Writes what must outlive a crash from now on: the session, if it is durable, and the will.
+    fn write_opening(&mut self, id: ConnId, mut writes: Vec<Write>) {
+        let now = self.now.unix_ms;
+        let tails = self.tails().to_vec();
+        let Some(conn) = self.conn_mut(id) else { return };
+        let origin = (*conn.origin).clone();
+        let Phase::Claiming(claiming) = &mut conn.phase else { return };
+        let Some(session) = &claiming.session else { return };
+        let connect = &claiming.connect;
+        let about = About {
+            username: connect.username.as_deref().map(Arc::from),
+            proto_ver: connect.version.level(),
+            peer: origin.peer,
+            via: origin.via,
+            unique_id: origin.unique_id,
+            listener: origin.listener,
+            clean_start: connect.clean_start,
+            session_present: claiming.session_present,
+            keep_alive: connect.keep_alive,
+            connected_at: now,
+        };
+        let client_id = Arc::clone(&claiming.client_id);
+        let drop_session = claiming.session_present && !session.durable_now();
+        if session.durable_now() {
+            replace(
+                &mut writes,
+                Write::put(
+                    record::session_key(&client_id),
+                    session_store::encode(session, &about, now, &tails),
+                ),
+            );
+        }
+        let had_stored_will = claiming.stored.is_some();
+        let key = session.key;
+        let will = connect.will.as_ref().map(|will| pending_will(will, key, now));
+        match &will {
+            Some(will) => {
+                let mut out = record::begin();
+                out.extend_from_slice(&will.delay.to_be_bytes());
+                if record::put_message(will.message.view(), &mut out) {
+                    replace(&mut writes, Write::put(record::will_key(&client_id), out));
+                }
+            }
+            None if had_stored_will => replace(&mut writes, Write::delete(record::will_key(&client_id))),
+            None => {}
+        }
+        if drop_session {
+            // resumed with an expiry of 0: it lives on in this connection only
+            writes.push(Write::delete(record::session_key(&client_id)));
+            writes.extend(
+                session.subscriptions.keys().map(|f| Write::delete(record::subscription_key(&client_id, f))),
+            );
+            writes
+                .extend(session.incoming.keys().map(|&i| Write::delete(record::incoming_key(&client_id, i))));
+        }
+        conn.about = Some(Box::new(about));
+        conn.will = will.map(Box::new);
+        if writes.is_empty() {
+            self.opened(id, None);
+        } else {
+            self.submit(Op::Put { writes }, Waiting::Opened(id));
+        }
+    }
+
+    fn cannot_open(&mut self, id: ConnId) {
+        // give back what was taken: the session waits on
+        let stored = self.claiming(id).and_then(|c| c.stored.take());
+        if let Some(stored) = stored {
+            self.shared.store.insert(*stored);
+        }
+        self.finish_refused(id, ReasonCode::ServerUnavailable, "the session could not be read or written");
+    }
+
+    /// Everything is written: answers.
+    pub(crate) fn opened(&mut self, id: ConnId, error: Option<EngineError>) {
+        if error.is_some() {
+            self.cannot_open(id);
+            return;
+        }
+        let worker = self.id;
+        let shared = Arc::clone(&self.shared);
+        let Some(conn) = self.conn_mut(id) else { return };
+        let Phase::Claiming(_) = &conn.phase else { return };
+        let Phase::Claiming(claiming) = std::mem::replace(&mut conn.phase, Phase::Connected) else { return };
+        let Connecting { connect, client_id, assigned, session, session_present, ended, expiry, .. } =
+            *claiming;
+        conn.session = session;
+        conn.keep_alive_ms = u32::from(connect.keep_alive) * 1_500;
+        if session_present && let Some(session) = &conn.session {
+            let filters: Vec<&str> = session.subscriptions.keys().map(|f| &**f).collect();
+            let address = Some(Address { worker, slot: id.slot });
+            shared.router.relocate(filters, session.key, address);
+        }
+        if let Some(ended) = ended {
+            // it broke, or another connection claimed the id, while this one was being opened
+            self.end(id, ended);
+            return;
+        }
+        let mut properties = ConnackProperties::default();
+        if connect.version.is_v5() {
+            let asked = connect.properties.session_expiry_interval.unwrap_or(0);
+            properties = ConnackProperties {
+                session_expiry_interval: (asked != expiry).then_some(expiry),
+                receive_maximum: Some(self.config.receive_maximum),
+                maximum_packet_size: Some(self.config.max_packet_size),
+                assigned_client_identifier: assigned.then(|| client_id.to_string().into()),
+                shared_subscription_available: Some(false),
+                ..Default::default()
+            };
+        }
+        let connack = Connack { session_present, reason: ReasonCode::Success, properties };
+        self.send(id, &Packet::Connack(Box::new(connack)));
+        self.metrics.connects.inc();
+        self.tell_connected(id, &client_id);
+        if let Some(conn) = self.conn(id)
+            && conn.keep_alive_ms > 0
+        {
+            let at = self.now.instant + Duration::from_millis(u64::from(conn.keep_alive_ms));
+            self.arm(id, at);
+        }
+        if session_present {
+            self.begin_resume(id);
+        }
+        self.unpause(id);
+    }
+
+    fn tell_connected(&self, id: ConnId, client_id: &Arc<str>) {
+        let Some(about) = self.conn(id).and_then(|c| c.about.as_ref()) else { return };
+        self.shared.events.emit(Event::ClientConnected {
+            clientid: Arc::clone(client_id),
+            username: about.username.clone(),
+            proto_ver: about.proto_ver,
+            peer: about.peer,
+            listener: Arc::clone(&about.listener),
+            clean_start: about.clean_start,
+            session_present: about.session_present,
+            keep_alive: about.keep_alive,
+        });
+    }
+
+    /// Fetches what unacknowledged messages need before they can be sent again [MQTT-4.4.0-1].
+    fn begin_resume(&mut self, id: ConnId) {
+        let Some(session) = self.conn(id).and_then(|c| c.session.as_ref()) else { return };
+        let mut frames: Vec<_> = session
+            .outbound
+            .iter()
+            .filter_map(|f| match f {
+                Flight::Publish { item: InFlight::Logged { shard, pos }, .. } => Some((*shard, pos.seq())),
+                _ => None,
+            })
+            .collect();
+        frames.sort_unstable();
+        frames.dedup();
+        let reads = frames.len();
+        if let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) {
+            session.resuming = Some(Box::new(Resuming { reads, ..Resuming::default() }));
+        }
+        for (shard, seq) in frames {
+            let after = Pos::end_of(seq.saturating_sub(1));
+            self.submit(Op::Read { shard, after, max_bytes: 1 }, Waiting::Resume(id, shard));
+        }
+        if reads == 0 {
+            self.resend(id);
+        }
+    }
+
+    pub(crate) fn claiming(&mut self, id: ConnId) -> Option<&mut Connecting> {
+        match self.conn_mut(id).map(|c| &mut c.phase) {
+            Some(Phase::Claiming(claiming)) => Some(claiming),
+            _ => None,
+        }
+    }
+
+    /// A CONNECT that owned its client id is refused: the id is free again.
+    fn finish_refused(&mut self, id: ConnId, reason: ReasonCode, why: &'static str) {
+        let Some(claiming) = self.claiming(id) else { return };
+        let client_id = Arc::clone(&claiming.client_id);
+        if let Some(conn) = self.conn_mut(id) {
+            conn.phase = Phase::Connect;
+        }
+        self.refuse(id, reason, why);
+        let owner = self.owner(id);
+        self.shared.registry.release(&client_id, owner);
+        self.tell_waiter(id);
+    }
+
+    /// Makes `Receiver`s for the subscriptions of this connection's session.
+    pub(crate) fn receiver(&self, id: ConnId) -> Option<Receiver> {
+        let session = self.conn(id)?.session.as_ref()?;
+        Some(Receiver {
+            session: session.key,
+            address: Some(Address { worker: self.id, slot: id.slot }),
+            durable: session.durable,
+        })
+    }
+
+    /// Another connection, `by`, claims the client id of `owner`, which is on this worker.
+    pub(crate) fn release(&mut self, owner: Owner, by: Owner, new_peer: std::net::SocketAddr) {
+        let id = ConnId { slot: owner.slot, generation: owner.generation };
+        let Some(conn) = self.conn_mut(id).filter(|c| !matches!(c.phase, Phase::Connect | Phase::Over))
+        else {
+            self.tell_released(by);
+            return;
+        };
+        conn.waiter = Some((by, new_peer));
+        self.end(id, End::TakenOver);
+    }
+
+    pub(crate) fn tell_released(&mut self, to: Owner) {
+        if to.worker == self.id {
+            self.released(ConnId { slot: to.slot, generation: to.generation });
+        } else {
+            // bounded by the connections that are being opened: one for each
+            let _ = self.shared.mailboxes[usize::from(to.worker)].force(Mail::Released { to });
+        }
+    }
+
+    pub(crate) fn tell_waiter(&mut self, id: ConnId) {
+        if let Some((by, _)) = self.conn_mut(id).and_then(|c| c.waiter.take()) {
+            self.tell_released(by);
+        }
+    }
+}
+
+/// A key is written at most once in a batch: the later write wins.
+fn replace(writes: &mut Vec<Write>, write: Write) {
+    writes.retain(|w| w.key != write.key);
+    writes.push(write);
+}
+
+fn pending_will(will: &Will<'static>, publisher: crate::router::SessionKey, unix_ms: u64) -> PendingWill {
+    let publish = Publish {
+        dup: false,
+        qos: will.qos,
+        retain: will.retain,
+        topic: will.topic.clone(),
+        packet_id: None,
+        properties: will.properties.clone(),
+        payload: will.payload.clone(),
+    };
+    let view = View { publisher, expires_at: expiry_of(&publish, unix_ms), publish: &publish };
+    PendingWill { message: view.to_message(), delay: will.delay_interval.unwrap_or(0) }
+}
+
+/// An id for a client that gave none: unguessable enough that nobody hits it by accident.
+fn assigned_client_id() -> String {
+    format!("tidegate-{:016x}", fastrand::u64(..))
+}

@@ -1,0 +1,280 @@
+//! One network connection as its worker sees it: no socket, only bytes in, bytes out and a phase.
+//!
+//! LIFECYCLE: [`Phase::Connect`] (waits for CONNECT, bounded in time) → [`Phase::Claiming`] (the client id is ours as soon as
+//! its owner before has let go; the stored session is read, what must be remembered is written) → [`Phase::Connected`]
+//! → [`Phase::Leaving`] (the end is known; the session is written back) → [`Phase::Over`]. The slot is free when the phase is over
+//! *and* the socket is closed. `Worker::end` is the only way out.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant;
+
+use mqtt::packet::Connect;
+use mqtt::{PacketId, ReasonCode, Version};
+
+use crate::message::Message;
+use crate::registry::Owner;
+use crate::session::Session;
+use crate::session_store::{About, Offline};
+
+/// Which use of which slot: slots are used again, this is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ConnId {
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+}
+
+/// Who connected, from where, through what.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    /// The device's own address.
+    pub(crate) peer: SocketAddr,
+    /// That of the TCP connection, where a proxy stands between.
+    pub(crate) via: Option<SocketAddr>,
+    /// From a PROXY v2 header.
+    pub(crate) unique_id: Option<Box<str>>,
+    /// `tcp://address:port`.
+    pub(crate) listener: Arc<str>,
+    pub(crate) allow_anonymous: bool,
+}
+
+/// Why a connection ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// DISCONNECT by the client; `with_will`: it asks for its will all the same (0x04).
+    Goodbye { with_will: bool },
+    /// The socket was closed or broke without DISCONNECT.
+    Lost(&'static str),
+    /// The client broke the specification.
+    Violation { reason: ReasonCode, clause: &'static str, detail: &'static str },
+    /// Nothing came for one and a half keep alive intervals [MQTT-3.1.2-22].
+    KeepAlive,
+    /// The client connected again, here or elsewhere [MQTT-3.1.4-3].
+    TakenOver,
+    /// By the operator; the session goes too.
+    Kicked,
+    /// The broker stops.
+    Shutdown,
+    /// No CONNECT in time.
+    ConnectTimeout,
+    /// The CONNECT was refused with this reason.
+    Refused(ReasonCode, &'static str),
+}
+
+impl End {
+    /// What goes into a DISCONNECT of version 5, if anything.
+    pub(crate) fn reason_code(&self) -> Option<ReasonCode> {
+        match self {
+            Self::Goodbye { .. } | Self::Lost(_) | Self::ConnectTimeout | Self::Refused(..) => None,
+            Self::Violation { reason, .. } => Some(*reason),
+            Self::KeepAlive => Some(ReasonCode::KeepAliveTimeout),
+            Self::TakenOver => Some(ReasonCode::SessionTakenOver),
+            Self::Kicked => Some(ReasonCode::AdministrativeAction),
+            Self::Shutdown => Some(ReasonCode::ServerShuttingDown),
+        }
+    }
+
+    /// The word for events and logs.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Goodbye { .. } => "normal",
+            Self::Lost(_) => "connection_lost",
+            Self::Violation { reason, .. } | Self::Refused(reason, _) => reason.name(),
+            Self::KeepAlive => "keep_alive_timeout",
+            Self::TakenOver => "taken_over",
+            Self::Kicked => "kicked",
+            Self::Shutdown => "server_shutting_down",
+            Self::ConnectTimeout => "connect_timeout",
+        }
+    }
+
+    /// A few words more.
+    pub(crate) fn detail(&self) -> &'static str {
+        match self {
+            Self::Lost(detail) | Self::Refused(_, detail) | Self::Violation { detail, .. } => detail,
+            _ => "",
+        }
+    }
+
+    /// Whether the client said good-bye, so that its will is discarded [MQTT-3.1.2-10].
+    pub(crate) fn discards_will(&self) -> bool {
+        matches!(self, Self::Goodbye { with_will: false })
+    }
+}
+
+/// What a CONNECT still waits for.
+pub(crate) struct Connecting {
+    pub(crate) connect: Connect<'static>,
+    pub(crate) client_id: Arc<str>,
+    /// The id was made up by us.
+    pub(crate) assigned: bool,
+    /// In force, in seconds.
+    pub(crate) expiry: u32,
+    /// The stored session that is being read.
+    pub(crate) stored: Option<Box<Offline>>,
+    pub(crate) records: Vec<engine::Record>,
+    /// The session, once it is made or read.
+    pub(crate) session: Option<Box<Session>>,
+    pub(crate) session_present: bool,
+    /// It broke while it was connecting: goes as soon as it owns what it waits for.
+    pub(crate) ended: Option<End>,
+}
+
+/// See the module.
+pub(crate) enum Phase {
+    Connect,
+    Claiming(Box<Connecting>),
+    Connected,
+    /// With what is known about the end.
+    Leaving(Box<Leaving>),
+    Over,
+}
+
+/// A connection whose end is known.
+pub(crate) struct Leaving {
+    pub(crate) end: End,
+    /// The final record is being written.
+    pub(crate) writing: bool,
+    /// What goes into the index once it is written.
+    pub(crate) offline: Option<Box<Offline>>,
+}
+
+/// Which acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AckKind {
+    Puback,
+    Pubrec,
+    Pubcomp,
+}
+
+/// An acknowledgement that waits for the engine, or for one before it: they go out in the order of the packets they
+/// answer [MQTT-4.6.0-2], [MQTT-4.6.0-3].
+pub(crate) struct PendingAck {
+    pub(crate) kind: AckKind,
+    pub(crate) packet_id: PacketId,
+    pub(crate) reason: ReasonCode,
+    /// Engine operations it still waits for.
+    pub(crate) waits: u8,
+    /// PUBCOMP of a durable session: the stored message goes before it is sent.
+    pub(crate) then_forget: bool,
+}
+
+/// Names a [`PendingAck`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AckRef {
+    pub(crate) conn: ConnId,
+    pub(crate) seq: u64,
+}
+
+/// A will and its delay in seconds.
+pub(crate) struct PendingWill {
+    pub(crate) message: Arc<Message>,
+    pub(crate) delay: u32,
+}
+
+/// A connection.
+pub(crate) struct Conn {
+    pub(crate) generation: u32,
+    pub(crate) version: Version,
+    pub(crate) phase: Phase,
+    pub(crate) origin: Box<Origin>,
+    pub(crate) session: Option<Box<Session>>,
+    pub(crate) about: Option<Box<About>>,
+    pub(crate) will: Option<Box<PendingWill>>,
+    /// The unfinished packet at the end of what was read.
+    pub(crate) tail: Vec<u8>,
+    /// Encoded and not yet written; `sent` bytes of it are.
+    pub(crate) out: Vec<u8>,
+    pub(crate) sent: usize,
+    /// Somebody had something for it and the buffer was full.
+    pub(crate) stalled: bool,
+    /// On the worker's dirty list.
+    pub(crate) dirty: bool,
+    pub(crate) acks: VecDeque<PendingAck>,
+    pub(crate) acks_first: u64,
+    /// SUBSCRIBE or UNSUBSCRIBE of a durable session that is being written: nothing is read meanwhile.
+    pub(crate) busy: bool,
+    pub(crate) last_received: Instant,
+    /// One and a half keep alive intervals in milliseconds; 0: never.
+    pub(crate) keep_alive_ms: u32,
+    /// Largest packet the client takes.
+    pub(crate) max_packet: u32,
+    /// Close the socket once `out` is written.
+    pub(crate) closing: bool,
+    /// Close it so that the last packet is not lost: the client did not say good-bye, we did.
+    pub(crate) linger: bool,
+    /// Its time to take the last bytes is over.
+    pub(crate) killed: bool,
+    pub(crate) socket_open: bool,
+    /// Who waits for us to let go.
+    pub(crate) waiter: Option<(Owner, SocketAddr)>,
+    pub(crate) recv_msg: u64,
+    pub(crate) send_msg: u64,
+    pub(crate) recv_oct: u64,
+    pub(crate) send_oct: u64,
+    /// Of the driver's task of this connection.
+    pub(crate) waker: Option<Waker>,
+}
+
+/// Unsent acknowledgements of one connection above which it is not read: MQTT 3.1.1 has no Receive Maximum of its own.
+pub(crate) const MAX_PENDING_ACKS: usize = 2_048;
+
+impl Conn {
+    pub(crate) fn new(generation: u32, origin: Origin, now: Instant) -> Self {
+        Self {
+            generation,
+            version: Version::V311,
+            phase: Phase::Connect,
+            origin: Box::new(origin),
+            session: None,
+            about: None,
+            will: None,
+            tail: Vec::new(),
+            out: Vec::new(),
+            sent: 0,
+            stalled: false,
+            dirty: false,
+            acks: VecDeque::new(),
+            acks_first: 0,
+            busy: false,
+            last_received: now,
+            keep_alive_ms: 0,
+            max_packet: u32::MAX,
+            closing: false,
+            linger: false,
+            killed: false,
+            socket_open: true,
+            waiter: None,
+            recv_msg: 0,
+            send_msg: 0,
+            recv_oct: 0,
+            send_oct: 0,
+            waker: None,
+        }
+    }
+
+    /// Bytes that wait to be written.
+    pub(crate) fn unsent(&self) -> usize {
+        self.out.len() - self.sent
+    }
+
+    /// Whether packets of this connection may be looked at now.
+    pub(crate) fn processes(&self) -> bool {
+        !self.closing
+            && !self.busy
+            && self.acks.len() < MAX_PENDING_ACKS
+            && matches!(self.phase, Phase::Connect | Phase::Connected)
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        matches!(self.phase, Phase::Connected)
+    }
+
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! From a matched message to bytes in a client's buffer: which QoS, which flags, encoded once for all who get the same.
+
+use std::sync::Arc;
+
+use mqtt::codec::encode::{PublishTemplate, publish as encode_publish};
+use mqtt::packet::PublishProperties;
+use mqtt::{PacketId, QoS, Version};
+use smallvec::SmallVec;
+
+use crate::connection::ConnId;
+use crate::message::{Left, Message, View};
+use crate::metrics::Drop;
+use crate::queue::{Bound, Waiting};
+use crate::router::{Hit, Own, SessionKey};
+use crate::session::InFlight;
+use crate::worker::Worker;
+
+/// How one receiver gets a message.
+pub(crate) struct Form<'a> {
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) identifiers: &'a [u32],
+}
+
+impl Hit {
+    /// The QoS, Retain As Published and identifiers for a message of `publisher`; `None`: No Local [MQTT-3.8.3-3].
+    pub(crate) fn form(&self, publisher: SessionKey) -> Option<(QoS, bool, &[u32])> {
+        if publisher != self.session {
+            return Some((self.qos, self.retain_as_published, &self.identifiers));
+        }
+        match &self.own {
+            Own::Same => Some((self.qos, self.retain_as_published, &self.identifiers)),
+            Own::Never => None,
+            Own::Reduced(own) => Some((own.0, own.1, &own.2)),
+        }
+    }
+
+    /// Whether this receiver gets a message of that QoS from the log and not directly.
+    pub(crate) fn is_logged(&self, qos: QoS) -> bool {
+        self.durable && self.qos.min(qos) > QoS::AtMostOnce
+    }
+}
+
+/// Encodings of the message that is being delivered, one for each layout; empty between messages.
+#[derive(Default)]
+pub(crate) struct Templates(Vec<(Layout, PublishTemplate)>);
+
+#[derive(PartialEq, Eq)]
+struct Layout {
+    v5: bool,
+    qos: QoS,
+    retain: bool,
+    identifiers: SmallVec<[u32; 1]>,
+}
+
+impl Worker {
+    /// Delivers a message that was published elsewhere to the clients here that get it directly.
+    pub(crate) fn deliver_direct(&mut self, view: View<'_>) {
+        let routes = self.lookup(&view.publish.topic);
+        let mut owned = None;
+        if let Some(part) = routes.workers.iter().find(|p| p.worker == self.id) {
+            self.deliver_hits(view, &part.hits, &mut owned);
+        }
+    }
+
+    /// Delivers to receivers of this worker, except those that get it from the log.
+    pub(crate) fn deliver_hits(&mut self, view: View<'_>, hits: &[Hit], owned: &mut Option<Arc<Message>>) {
+        let left = view.left(self.now.unix_ms);
+        self.templates.0.clear();
+        let many = hits.len() > 1;
+        for hit in hits {
+            let Some((qos, rap, identifiers)) = hit.form(view.publisher) else { continue };
+            let qos = qos.min(view.publish.qos);
+            if hit.durable && qos > QoS::AtMostOnce {
+                continue;
+            }
+            let Some(id) = self.receiver_conn(hit) else { continue };
+            let form = Form { qos, retain: rap && view.publish.retain, identifiers };
+            self.give(id, view, left, &form, owned, many);
+        }
+    }
+
+    /// The connection behind a hit, unless the session has gone since the route was looked up.
+    pub(crate) fn receiver_conn(&self, hit: &Hit) -> Option<ConnId> {
+        let conn = self.conns.get(hit.slot as usize)?;
+        let session = conn.session.as_ref()?;
+        (session.key == hit.session && conn.is_connected() && !conn.closing)
+            .then_some(ConnId { slot: hit.slot, generation: conn.generation })
+    }
+
+    /// Gives a message to a session that ends with its connection, or at QoS 0 to any.
+    fn give(
+        &mut self,
+        id: ConnId,
+        view: View<'_>,
+        left: Left,
+        form: &Form<'_>,
+        owned: &mut Option<Arc<Message>>,
+        many: bool,
+    ) {
+        let max_outbound = self.config.max_outbound_bytes;
+        let bound = Bound { messages: self.config.max_queued_messages, bytes: self.config.max_queued_bytes };
+        let Some(conn) = self.conn_mut(id) else { return };
+        let full = conn.unsent() >= max_outbound;
+        let Some(session) = conn.session.as_mut() else { return };
+        if form.qos == QoS::AtMostOnce {
+            if full {
+                self.dropped(id, &view.publish.topic, Drop::OutboundFull);
+            } else {
+                self.put(id, view, left, form, None, many);
+            }
+            return;
+        }
+        if full || !session.queue.is_empty() || session.outbound.quota() == 0 {
+            conn.stalled |= full;
+            let message = Arc::clone(owned.get_or_insert_with(|| view.to_message()));
+            let waiting = Waiting {
+                message,
+                qos: form.qos,
+                retain: form.retain,
+                identifiers: SmallVec::from_slice(form.identifiers),
+            };
+            if !session.queue.push(waiting, bound) {
+                self.dropped(id, &view.publish.topic, Drop::QueueFull);
+            }
+            return;
+        }
+        self.put_inflight(id, view, left, form, InFlight::Transient, many);
+    }
+
+    /// Assigns a packet id and writes; the caller has seen that there is quota.
+    pub(crate) fn put_inflight(
+        &mut self,
+        id: ConnId,
+        view: View<'_>,
+        left: Left,
+        form: &Form<'_>,
+        item: InFlight,
+        many: bool,
+    ) {
+        if left == Left::Expired {
+            self.dropped(id, &view.publish.topic, Drop::Expired);
+            return;
+        }
+        let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
+        let Some(packet_id) = session.outbound.begin(form.qos, item) else { return };
+        session.dirty = true;
+        if !self.put(id, view, left, form, Some(packet_id), many) {
+            // it can never be sent to this client: the flow is over before it began [MQTT-3.1.2-25]
+            self.abandon(id, packet_id, form.qos);
+        }
+    }
+
+    /// Ends the flow of a packet that will not be sent (again).
+    pub(crate) fn abandon(&mut self, id: ConnId, packet_id: PacketId, qos: QoS) {
+        let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
+        if qos == QoS::AtLeastOnce {
+            session.outbound.puback(packet_id);
+        } else {
+            session.outbound.pubrec(packet_id, mqtt::ReasonCode::UnspecifiedError);
+        }
+    }
+
+    /// Writes a PUBLISH; `false`: the client does not take a packet that large, or the message has expired.
+    fn put(
+        &mut self,
+        id: ConnId,
+        view: View<'_>,
+        left: Left,
+        form: &Form<'_>,
+        packet_id: Option<PacketId>,
+        many: bool,
+    ) -> bool {
+        if left == Left::Expired {
+            self.dropped(id, &view.publish.topic, Drop::Expired);
+            return false;
+        }
+        let Some(conn) = self.conn_mut(id) else { return false };
+        let (version, max) = (conn.version, conn.max_packet as usize);
+        let written = if many {
+            let mut templates = std::mem::take(&mut self.templates);
+            let written = match templates.of(version, view, left, form) {
+                Some(template) if template.len() <= max => {
+                    self.write(id, |out| template.write(packet_id, out));
+                    true
+                }
+                _ => false,
+            };
+            self.templates = templates;
+            written
+        } else {
+            self.put_single(id, version, max, view, left, form, packet_id, false)
+        };
+        self.account(id, view, form.qos, written)
+    }
+
+    fn account(&mut self, id: ConnId, view: View<'_>, qos: QoS, written: bool) -> bool {
+        if written {
+            self.metrics.sent[qos as usize].inc();
+            if let Some(conn) = self.conn_mut(id) {
+                conn.send_msg += 1;
+            }
+        } else {
+            // [MQTT-3.1.2-25]
+            self.dropped(id, &view.publish.topic, Drop::TooLarge);
+        }
+        written
+    }
+
+    #[allow(clippy::too_many_arguments)] // the fields of one packet
+    fn put_single(
+        &mut self,
+        id: ConnId,
+        version: Version,
+        max: usize,
+        view: View<'_>,
+        left: Left,
+        form: &Form<'_>,
+        packet_id: Option<PacketId>,
+        dup: bool,
+    ) -> bool {
+        let mut written = false;
+        self.write(id, |out| {
+            let start = out.len();
+            let p = view.publish;
+            let changed = properties(view, left, form.identifiers);
+            let properties = changed.as_ref().unwrap_or(&p.properties);
+            written = encode_publish(
+                version,
+                form.qos,
+                dup,
+                form.retain,
+                packet_id,
+                &p.topic,
+                properties,
+                &p.payload,
+                out,
+            )
+            .is_ok()
+                && out.len() - start <= max;
+            if !written {
+                out.truncate(start);
+            }
+        });
+        written
+    }
+
+    /// Sends a message again on a new connection, with DUP and its old packet id [MQTT-3.3.1-1], [MQTT-4.4.0-1].
+    pub(crate) fn put_again(
+        &mut self,
+        id: ConnId,
+        view: View<'_>,
+        form: &Form<'_>,
+        packet_id: PacketId,
+    ) -> bool {
+        let left = match view.left(self.now.unix_ms) {
+            // it was sent in time; what began is finished
+            Left::Expired => Left::Seconds(1),
+            left => left,
+        };
+        let Some(conn) = self.conn(id) else { return false };
+        let (version, max) = (conn.version, conn.max_packet as usize);
+        let written = self.put_single(id, version, max, view, left, form, Some(packet_id), true);
+        self.account(id, view, form.qos, written)
+    }
+
+    /// Sends what waits for a client that has room again: retained messages, then its queue, then the log.
+    pub(crate) fn pump(&mut self, id: ConnId) {
+        let max_outbound = self.config.max_outbound_bytes;
+        loop {
+            let Some(conn) = self.conn_mut(id).filter(|c| c.is_connected()) else { return };
+            if conn.unsent() >= max_outbound {
+                conn.stalled = true;
+                return;
+            }
+            let Some(session) = conn.session.as_mut() else { return };
+            if session.resuming.is_some() {
+                return;
+            }
+            let room = session.outbound.quota() > 0;
+            if let Some(next) = session.retained.front() {
+                if next.qos > QoS::AtMostOnce && !room {
+                    return;
+                }
+                if let Some(next) = session.retained.pop_front() {
+                    if session.retained.is_empty() {
+                        session.retained = std::collections::VecDeque::new();
+                    }
+                    self.put_retained(id, &next);
+                }
+                continue;
+            }
+            if !room {
+                return;
+            }
+            let Some(next) = session.queue.pop() else { break };
+            let view = next.message.view();
+            let left = view.left(self.now.unix_ms);
+            let form = Form { qos: next.qos, retain: next.retain, identifiers: &next.identifiers };
+            self.put_inflight(id, view, left, &form, InFlight::Transient, false);
+        }
+        self.catch_up_all(id);
+    }
+
+    /// Sends a retained message that waited, unless it has been replaced since: then the client got the newer one live.
+    fn put_retained(&mut self, id: ConnId, next: &Waiting) {
+        let current = {
+            let retained = self.shared.retained.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            retained.get(&next.message.publish.topic).is_some_and(|m| Arc::ptr_eq(m, &next.message))
+        };
+        if !current {
+            return;
+        }
+        let view = next.message.view();
+        let left = view.left(self.now.unix_ms);
+        if left == Left::Expired {
+            return;
+        }
+        let form = Form { qos: next.qos, retain: true, identifiers: &next.identifiers };
+        if next.qos == QoS::AtMostOnce {
+            self.put(id, view, left, &form, None, false);
+            return;
+        }
+        let durable = self.conn(id).and_then(|c| c.session.as_ref()).is_some_and(|s| s.durable);
+        let item = if durable { InFlight::Kept(Arc::clone(&next.message)) } else { InFlight::Transient };
+        self.put_inflight(id, view, left, &form, item, false);
+    }
+}
+
+impl Templates {
+    fn of(
+        &mut self,
+        version: Version,
+        view: View<'_>,
+        left: Left,
+        form: &Form<'_>,
+    ) -> Option<&PublishTemplate> {
+        let v5 = version.is_v5();
+        // identifiers exist in version 5 only
+        let identifiers = if v5 { form.identifiers } else { &[] };
+        let at = self.0.iter().position(|(l, _)| {
+            l.v5 == v5 && l.qos == form.qos && l.retain == form.retain && *l.identifiers == *identifiers
+        });
+        let at = match at {
+            Some(at) => at,
+            None => {
+                let p = view.publish;
+                let changed = if v5 { properties(view, left, identifiers) } else { None };
+                let properties = changed.as_ref().unwrap_or(&p.properties);
+                let template = PublishTemplate::new(
+                    version,
+                    form.qos,
+                    false,
+                    form.retain,
+                    &p.topic,
+                    properties,
+                    &p.payload,
+                )
+                .ok()?;
+                let layout = Layout {
+                    v5,
+                    qos: form.qos,
+                    retain: form.retain,
+                    identifiers: SmallVec::from_slice(identifiers),
+                };
+                self.0.push((layout, template));
+                self.0.len() - 1
+            }
+        };
+        self.0.get(at).map(|(_, template)| template)
+    }
+}
+
+/// The properties a receiver gets, where they differ from those that were sent: identifiers of its subscriptions
+/// [MQTT-3.3.4-3], the time that is left [MQTT-3.3.2-6], no alias of another hop.
+fn properties<'a>(view: View<'a>, left: Left, identifiers: &[u32]) -> Option<PublishProperties<'a>> {
+    let p = &view.publish.properties;
+    let expiry = match left {
+        Left::Seconds(seconds) => Some(seconds),
+        Left::AsSent | Left::Expired => p.message_expiry_interval,
+    };
+    if identifiers.is_empty()
+        && expiry == p.message_expiry_interval
+        && p.topic_alias.is_none()
+        && p.subscription_identifiers.is_empty()
+    {
+        return None;
+    }
+    Some(PublishProperties {
+        message_expiry_interval: expiry,
+        topic_alias: None,
+        subscription_identifiers: SmallVec::from_slice(identifiers),
+        ..p.clone()
+    })
+}

@@ -1,0 +1,426 @@
+//! Sockets and tasks around a [`Worker`]: the only file of the broker that awaits.
+//!
+//! On each worker thread run: one task for each listener that accepts, one small future for each connection that reads (into
+//! one buffer shared by all of them), one that takes the mailbox, one that ends the turn (flushes what is dirty with
+//! direct sends and hands over what gathered), and one for time. A turn is what tokio runs between two polls of the
+//! flush task: it is woken by the first byte that waits, and runs after everything that was ready then.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use net::listener::accept;
+use net::proxy_protocol::{self, Command, TrustedProxies};
+use runtime::clock::Clock;
+use runtime::events::Event;
+use runtime::lifecycle::Shutdown;
+use runtime::mailbox::Receiver;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::Notify;
+use tokio::task::spawn_local;
+
+use crate::config::ListenerConfig;
+use crate::connection::{ConnId, Origin};
+use crate::shared::Mail;
+use crate::worker::{Now, Worker};
+
+/// Bytes of the read buffer that all connections of a worker share.
+const READ_BUFFER: usize = 64 * 1024;
+/// Reads of one connection in one poll; then the others have their turn.
+const READS_PER_POLL: usize = 4;
+/// How long a PROXY header may take.
+const PROXY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a worker looks at the clock; 20 times as often while something is to be tried again.
+const TICK: Duration = Duration::from_millis(1000);
+const BUSY_TICK: Duration = Duration::from_millis(10);
+
+/// What the tasks of one worker thread share.
+pub(crate) struct Local {
+    worker: RefCell<Worker>,
+    sockets: RefCell<Vec<Option<Socket>>>,
+    buffer: RefCell<Box<[u8]>>,
+    clock: Clock,
+    hurry: Notify,
+}
+
+struct Socket {
+    half: OwnedWriteHalf,
+    /// The kernel's buffer is full: the connection's task waits until it is not.
+    blocked: bool,
+    broken: bool,
+}
+
+pub(crate) fn now(clock: &Clock) -> Now {
+    Now { instant: clock.now(), unix_ms: clock.unix_millis() }
+}
+
+impl Local {
+    pub(crate) fn new(worker: Worker, clock: Clock) -> Rc<Self> {
+        Rc::new(Self {
+            worker: RefCell::new(worker),
+            sockets: RefCell::new(Vec::new()),
+            buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
+            clock,
+            hurry: Notify::new(),
+        })
+    }
+
+    /// Starts the tasks that every worker has.
+    pub(crate) fn start(self: &Rc<Self>, mailbox: Receiver<Mail>) {
+        spawn_local(Flush(Rc::clone(self)));
+        spawn_local(take_mail(Rc::clone(self), mailbox));
+        spawn_local(keep_time(Rc::clone(self)));
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut Worker) -> T) -> T {
+        let mut worker = self.worker.borrow_mut();
+        worker.now = now(&self.clock);
+        f(&mut worker)
+    }
+
+    /// Serves a connection from its first byte on; `first` was read behind a PROXY header.
+    fn serve(self: &Rc<Self>, stream: TcpStream, origin: Origin, first: &[u8], permit: Permit) {
+        let (read, half) = stream.into_split();
+        let id = self.with(|w| w.open(origin));
+        {
+            let mut sockets = self.sockets.borrow_mut();
+            let slot = id.slot as usize;
+            if sockets.len() <= slot {
+                sockets.resize_with(slot + 1, || None);
+            }
+            sockets[slot] = Some(Socket { half, blocked: false, broken: false });
+        }
+        if !first.is_empty() {
+            self.with(|w| w.received(id, first));
+        }
+        spawn_local(Connection { local: Rc::clone(self), id, read, shut: false, _permit: permit });
+    }
+}
+
+/// Counts a connection of a listener, over all workers.
+struct Permit(Arc<AtomicUsize>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A listener as one worker serves it.
+#[derive(Clone)]
+pub(crate) struct Serving {
+    pub(crate) name: Arc<str>,
+    /// Its rules; a reload changes them for connections to come.
+    pub(crate) config: Arc<ArcSwap<ListenerConfig>>,
+    pub(crate) connections: Arc<AtomicUsize>,
+    pub(crate) stop: Shutdown,
+}
+
+/// Accepts until the listener is stopped.
+pub(crate) async fn listen(local: Rc<Local>, listener: std::net::TcpListener, serving: Serving) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(listener = &*serving.name, %error, "cannot listen");
+            return;
+        }
+    };
+    let paused = |error: &io::Error| tracing::warn!(%error, "accepting rests: no descriptors are left");
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(&listener, paused) => accepted,
+            () = serving.stop.wait() => return,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::error!(listener = &*serving.name, %error, "the listener is broken");
+                return;
+            }
+        };
+        let config = serving.config.load();
+        let before = serving.connections.fetch_add(1, Ordering::Relaxed);
+        let permit = Permit(Arc::clone(&serving.connections));
+        if before >= config.max_connections {
+            local.with(|w| w.turn_away(peer, "max_connections"));
+            continue;
+        }
+        let origin = Origin {
+            peer,
+            via: None,
+            unique_id: None,
+            listener: Arc::clone(&serving.name),
+            allow_anonymous: config.allow_anonymous,
+        };
+        if !config.proxy_protocol {
+            local.serve(stream, origin, &[], permit);
+        } else if TrustedProxies::new(config.trusted_proxies.clone()).allows(peer.ip()) {
+            spawn_local(behind_proxy(Rc::clone(&local), stream, origin, permit));
+        } else {
+            local.with(|w| w.turn_away(peer, "untrusted_proxy"));
+        }
+    }
+}
+
+/// Takes the PROXY header off, then serves.
+async fn behind_proxy(local: Rc<Local>, stream: TcpStream, mut origin: Origin, permit: Permit) {
+    let mut first = Vec::new();
+    let header = tokio::time::timeout(PROXY_TIMEOUT, proxy_protocol::read_header(&stream, &mut first)).await;
+    let header = match header {
+        Ok(Ok(header)) => header,
+        Ok(Err(error)) => {
+            tracing::debug!(peer = %origin.peer, %error, "no PROXY header");
+            local.with(|w| w.turn_away(origin.peer, "proxy_header"));
+            return;
+        }
+        Err(_) => {
+            local.with(|w| w.turn_away(origin.peer, "proxy_header_timeout"));
+            return;
+        }
+    };
+    if header.command == Command::Proxy
+        && let Some(source) = header.source
+    {
+        origin.via = Some(origin.peer);
+        origin.peer = source;
+    }
+    origin.unique_id = header
+        .unique_id
+        .map(|id| String::from_utf8(id).unwrap_or_else(|e| format!("{:02x?}", e.into_bytes())).into());
+    local.serve(stream, origin, &first, permit);
+}
+
+/// Reads one connection, waits for its socket when it is full, closes it at the end.
+struct Connection {
+    local: Rc<Local>,
+    id: ConnId,
+    read: OwnedReadHalf,
+    /// Our side is closed; what still comes is read and forgotten, so that the last packet is not lost to a reset.
+    shut: bool,
+    _permit: Permit,
+}
+
+impl Future for Connection {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let local = Rc::clone(&this.local);
+        let end = |worker: &mut Worker, why| {
+            if let Some(socket) =
+                local.sockets.borrow_mut().get_mut(this.id.slot as usize).and_then(Option::take)
+            {
+                // dropping the half would shut the socket down once more
+                socket.half.forget();
+            }
+            worker.socket_closed(this.id, why);
+            Poll::Ready(())
+        };
+        let mut worker = local.worker.borrow_mut();
+        worker.now = now(&local.clock);
+        let Some(conn) = worker.conn_mut(this.id) else { return Poll::Ready(()) };
+        if conn.waker.as_ref().is_none_or(|w| !w.will_wake(cx.waker())) {
+            conn.waker = Some(cx.waker().clone());
+        }
+        if conn.killed {
+            return end(&mut worker, "closed by the broker");
+        }
+        match write_blocked(&local, &mut worker, this.id, cx) {
+            Ok(()) => {}
+            Err(_) => return end(&mut worker, "write failed"),
+        }
+        for _ in 0..READS_PER_POLL {
+            let Some(conn) = worker.conn(this.id) else { return Poll::Ready(()) };
+            if conn.closing && conn.unsent() == 0 {
+                if !conn.linger {
+                    return end(&mut worker, "closed by the broker");
+                }
+                if !this.shut {
+                    this.shut = true;
+                    let mut sockets = local.sockets.borrow_mut();
+                    if let Some(Some(socket)) = sockets.get_mut(this.id.slot as usize) {
+                        let _ = Pin::new(&mut socket.half).poll_shutdown(cx);
+                    }
+                }
+            } else if !worker.wants_read(this.id) {
+                return Poll::Pending;
+            }
+            let mut buffer = local.buffer.borrow_mut();
+            let mut buf = ReadBuf::new(&mut buffer);
+            let capacity = buf.capacity();
+            match Pin::new(&mut this.read).poll_read(cx, &mut buf) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => {
+                    drop(buffer);
+                    return end(&mut worker, "read failed");
+                }
+                Poll::Ready(Ok(())) if buf.filled().is_empty() => {
+                    drop(buffer);
+                    return end(&mut worker, "closed by the client");
+                }
+                Poll::Ready(Ok(())) => {
+                    if !this.shut {
+                        worker.received(this.id, buf.filled());
+                    }
+                    if buf.filled().len() == capacity {
+                        // there is more: the others first
+                        break;
+                    }
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// Goes on writing where the kernel's buffer was full.
+fn write_blocked(local: &Local, worker: &mut Worker, id: ConnId, cx: &mut Context<'_>) -> io::Result<()> {
+    let mut sockets = local.sockets.borrow_mut();
+    let Some(Some(socket)) = sockets.get_mut(id.slot as usize) else { return Ok(()) };
+    if socket.broken {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    }
+    while socket.blocked {
+        if worker.unsent(id.slot).is_empty() {
+            socket.blocked = false;
+            break;
+        }
+        match Pin::new(&mut socket.half).poll_write(cx, worker.unsent(id.slot)) {
+            Poll::Ready(Ok(n)) => {
+                worker.written(id.slot, n);
+            }
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Pending => break,
+        }
+    }
+    Ok(())
+}
+
+/// Ends turns: flushes and hands over.
+struct Flush(Rc<Local>);
+
+impl Future for Flush {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let local = &self.0;
+        let mut worker = local.worker.borrow_mut();
+        if worker.flush_waker.as_ref().is_none_or(|w| !w.will_wake(cx.waker())) {
+            worker.flush_waker = Some(cx.waker().clone());
+        }
+        worker.now = now(&local.clock);
+        let mut dirty = worker.begin_flush();
+        let mut sockets = local.sockets.borrow_mut();
+        for slot in dirty.drain(..) {
+            if let Some(Some(socket)) = sockets.get_mut(slot as usize) {
+                flush(&mut worker, socket, slot);
+            }
+        }
+        drop(sockets);
+        worker.end_flush(dirty);
+        worker.end_turn();
+        if worker.needs_turn() {
+            local.hurry.notify_one();
+        }
+        Poll::Pending
+    }
+}
+
+fn flush(worker: &mut Worker, socket: &mut Socket, slot: u32) {
+    worker.clean(slot);
+    if !socket.blocked && !socket.broken {
+        loop {
+            let unsent = worker.unsent(slot);
+            if unsent.is_empty() {
+                break;
+            }
+            match socket.half.try_write(unsent) {
+                Ok(n) => {
+                    worker.written(slot, n);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    socket.blocked = true;
+                    worker.wake_slot(slot);
+                    return;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    socket.broken = true;
+                    worker.wake_slot(slot);
+                    return;
+                }
+            }
+        }
+    }
+    if worker.is_closing(slot) {
+        worker.wake_slot(slot);
+    }
+}
+
+async fn take_mail(local: Rc<Local>, mut mailbox: Receiver<Mail>) {
+    let mut batch = Vec::new();
+    while mailbox.recv(&mut batch).await {
+        local.with(|worker| {
+            for mail in batch.drain(..) {
+                worker.mail(mail);
+            }
+        });
+    }
+}
+
+async fn keep_time(local: Rc<Local>) {
+    let mut next = local.clock.now() + TICK;
+    loop {
+        let busy = local.worker.borrow().needs_turn();
+        let wait = next.saturating_duration_since(local.clock.now());
+        let wait = if busy { wait.min(BUSY_TICK) } else { wait };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = local.hurry.notified(), if !busy => continue,
+        }
+        local.with(|worker| {
+            worker.retry();
+            if worker.now.instant >= next {
+                next = worker.now.instant + TICK;
+                worker.tick();
+            }
+            worker.wake_flush();
+        });
+    }
+}
+
+impl Worker {
+    /// A connection that is not served at all.
+    fn turn_away(&mut self, peer: std::net::SocketAddr, reason: &str) {
+        self.metrics.accepted.inc();
+        self.metrics.refused.inc();
+        self.shared.events.emit(Event::ClientRefused {
+            clientid: None,
+            peer,
+            reason: reason.into(),
+            detail: "".into(),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A million connections are a million of these: growth here is growth of every idle device.
+    #[test]
+    fn an_idle_connection_is_small() {
+        assert!(size_of::<Connection>() <= 64, "{}", size_of::<Connection>());
+        assert!(size_of::<crate::connection::Conn>() <= 400, "{}", size_of::<crate::connection::Conn>());
+    }
+}

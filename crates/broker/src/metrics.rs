@@ -1,0 +1,165 @@
+//! Every metric of the broker, with its unit and meaning. Each worker counts for itself; a scrape adds them up.
+
+use std::sync::Arc;
+
+use mqtt::QoS;
+use runtime::metrics::{Collect, Counter, Desc, Exposition, Gauge, Kind};
+
+use crate::shared::Shared;
+
+/// Why a message was not delivered; the label `rule`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Drop {
+    /// QoS 0 for a client whose outbound buffer is full.
+    OutboundFull = 0,
+    /// QoS 1 or 2 for a client whose queue is full.
+    QueueFull,
+    /// Its message expiry interval ran out [MQTT-3.3.2-5].
+    Expired,
+    /// Larger than the Maximum Packet Size of the client [MQTT-3.1.2-24].
+    TooLarge,
+    /// The log was trimmed before an offline session came back.
+    LogTrimmed,
+    /// The engine could not take it.
+    Engine,
+}
+
+impl Drop {
+    const ALL: [Self; 6] =
+        [Self::OutboundFull, Self::QueueFull, Self::Expired, Self::TooLarge, Self::LogTrimmed, Self::Engine];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::OutboundFull => "outbound_full",
+            Self::QueueFull => "queue_full",
+            Self::Expired => "expired",
+            Self::TooLarge => "too_large",
+            Self::LogTrimmed => "log_trimmed",
+            Self::Engine => "engine",
+        }
+    }
+}
+
+/// What one worker counts. Written by its worker only.
+#[derive(Default)]
+pub(crate) struct WorkerMetrics {
+    pub(crate) accepted: Counter,
+    pub(crate) refused: Counter,
+    pub(crate) connects: Counter,
+    pub(crate) disconnects: Counter,
+    pub(crate) violations: Counter,
+    pub(crate) takeovers: Counter,
+    pub(crate) received: [Counter; 3],
+    pub(crate) sent: [Counter; 3],
+    pub(crate) received_bytes: Counter,
+    pub(crate) sent_bytes: Counter,
+    pub(crate) dropped: [Counter; Drop::ALL.len()],
+    pub(crate) log_appends: Counter,
+    pub(crate) log_messages: Counter,
+    pub(crate) replayed: Counter,
+    pub(crate) engine_retries: Counter,
+    pub(crate) connections: Gauge,
+}
+
+impl WorkerMetrics {
+    pub(crate) fn drop_message(&self, rule: Drop, count: u64) {
+        self.dropped[rule as usize].add(count);
+    }
+}
+
+const fn counter(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Desc {
+    Desc { name, help, kind: Kind::Counter, labels }
+}
+
+const fn gauge(name: &'static str, help: &'static str) -> Desc {
+    Desc { name, help, kind: Kind::Gauge, labels: &[] }
+}
+
+static ACCEPTED: Desc = counter(
+    "tidegate_broker_connections_accepted_total",
+    "TCP connections accepted by broker listeners",
+    &[],
+);
+static REFUSED: Desc = counter(
+    "tidegate_broker_connections_refused_total",
+    "Connections that ended before a successful CONNACK",
+    &[],
+);
+static CONNECTS: Desc =
+    counter("tidegate_broker_client_connects_total", "Clients that were sent a successful CONNACK", &[]);
+static DISCONNECTS: Desc =
+    counter("tidegate_broker_client_disconnects_total", "Connected clients whose connection ended", &[]);
+static VIOLATIONS: Desc = counter(
+    "tidegate_broker_protocol_violations_total",
+    "Connections closed for breaking the specification",
+    &[],
+);
+static TAKEOVERS: Desc = counter(
+    "tidegate_broker_session_takeovers_total",
+    "Connections ended because their client connected again",
+    &[],
+);
+static RECEIVED: Desc =
+    counter("tidegate_broker_messages_received_total", "PUBLISH packets received from clients", &["qos"]);
+static SENT: Desc =
+    counter("tidegate_broker_messages_sent_total", "PUBLISH packets sent to clients", &["qos"]);
+static RECEIVED_BYTES: Desc =
+    counter("tidegate_broker_received_bytes_total", "Bytes received from clients", &[]);
+static SENT_BYTES: Desc = counter("tidegate_broker_sent_bytes_total", "Bytes sent to clients", &[]);
+static DROPPED: Desc =
+    counter("tidegate_broker_messages_dropped_total", "Deliveries that did not happen, by rule", &["rule"]);
+static LOG_APPENDS: Desc =
+    counter("tidegate_broker_log_frames_appended_total", "Frames appended to the log", &[]);
+static LOG_MESSAGES: Desc = counter(
+    "tidegate_broker_log_messages_appended_total",
+    "Messages appended to the log for durable sessions",
+    &[],
+);
+static REPLAYED: Desc = counter(
+    "tidegate_broker_messages_replayed_total",
+    "Messages sent to returning sessions from the log",
+    &[],
+);
+static ENGINE_RETRIES: Desc =
+    counter("tidegate_broker_engine_retries_total", "Engine operations that were submitted again", &[]);
+static CONNECTIONS: Desc = gauge("tidegate_broker_connections", "Open connections of broker listeners");
+static SESSIONS_OFFLINE: Desc =
+    gauge("tidegate_broker_sessions_offline", "Sessions that wait for their client");
+static SUBSCRIPTIONS: Desc = gauge("tidegate_broker_subscriptions", "Subscriptions of all sessions");
+static FILTERS: Desc = gauge("tidegate_broker_filters", "Distinct topic filters with a subscription");
+static RETAINED: Desc = gauge("tidegate_broker_retained_messages", "Retained messages");
+
+/// Adds up what the workers counted.
+pub(crate) struct BrokerCollector(pub(crate) Arc<Shared>);
+
+impl Collect for BrokerCollector {
+    fn collect(&self, out: &mut Exposition) {
+        let shared = &self.0;
+        let sum = |f: &dyn Fn(&WorkerMetrics) -> u64| shared.metrics.iter().map(|m| f(m)).sum::<u64>() as f64;
+        out.sample(&ACCEPTED, &[], sum(&|m| m.accepted.get()));
+        out.sample(&REFUSED, &[], sum(&|m| m.refused.get()));
+        out.sample(&CONNECTS, &[], sum(&|m| m.connects.get()));
+        out.sample(&DISCONNECTS, &[], sum(&|m| m.disconnects.get()));
+        out.sample(&VIOLATIONS, &[], sum(&|m| m.violations.get()));
+        out.sample(&TAKEOVERS, &[], sum(&|m| m.takeovers.get()));
+        for (qos, label) in [(QoS::AtMostOnce, "0"), (QoS::AtLeastOnce, "1"), (QoS::ExactlyOnce, "2")] {
+            out.sample(&RECEIVED, &[label], sum(&|m| m.received[qos as usize].get()));
+            out.sample(&SENT, &[label], sum(&|m| m.sent[qos as usize].get()));
+        }
+        out.sample(&RECEIVED_BYTES, &[], sum(&|m| m.received_bytes.get()));
+        out.sample(&SENT_BYTES, &[], sum(&|m| m.sent_bytes.get()));
+        for rule in Drop::ALL {
+            out.sample(&DROPPED, &[rule.name()], sum(&|m| m.dropped[rule as usize].get()));
+        }
+        out.sample(&LOG_APPENDS, &[], sum(&|m| m.log_appends.get()));
+        out.sample(&LOG_MESSAGES, &[], sum(&|m| m.log_messages.get()));
+        out.sample(&REPLAYED, &[], sum(&|m| m.replayed.get()));
+        out.sample(&ENGINE_RETRIES, &[], sum(&|m| m.engine_retries.get()));
+        out.sample(&CONNECTIONS, &[], shared.metrics.iter().map(|m| m.connections.get() as f64).sum());
+        out.sample(&SESSIONS_OFFLINE, &[], shared.store.len() as f64);
+        out.sample(&SUBSCRIPTIONS, &[], shared.router.subscriptions() as f64);
+        out.sample(&FILTERS, &[], shared.router.filters() as f64);
+        out.sample(&RETAINED, &[], shared.retained_len() as f64);
+    }
+}

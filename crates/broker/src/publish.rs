@@ -1,0 +1,261 @@
+//! The journey of a PUBLISH: judge it, keep it if it is retained, log it if a durable session wants it, hand it to who is
+//! here, acknowledge when all of that is done.
+
+use std::sync::Arc;
+
+use engine::{Op, Write};
+use mqtt::inflight::{Pubrec, Qos2};
+use mqtt::packet::Publish;
+use mqtt::{PacketId, QoS, ReasonCode};
+
+use crate::connection::{AckKind, AckRef, ConnId, PendingAck};
+use crate::message::{View, expiry_of};
+use crate::metrics::Drop;
+use crate::session::Incoming;
+use crate::session_store;
+use crate::worker::{Waiting, Worker};
+use crate::{record, worker};
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Distributed {
+    /// Engine operations that the acknowledgement must wait for.
+    pub(crate) waits: u8,
+    /// Somebody, here or away, wants it.
+    pub(crate) matched: bool,
+    /// It could not be taken.
+    pub(crate) refused: Option<ReasonCode>,
+}
+
+impl Worker {
+    pub(crate) fn on_publish(&mut self, id: ConnId, publish: &Publish<'_>) {
+        let now = self.now.unix_ms;
+        let max_levels = self.config.max_topic_levels;
+        self.metrics.received[publish.qos as usize].inc();
+        let Some(conn) = self.conn_mut(id) else { return };
+        conn.recv_msg += 1;
+        if publish.properties.topic_alias.is_some() {
+            // our Topic Alias Maximum is 0 [MQTT-3.3.2-9]
+            self.violation(
+                id,
+                ReasonCode::TopicAliasInvalid,
+                "MQTT-3.3.2-9",
+                "no topic aliases are accepted",
+            );
+            return;
+        }
+        let Some(session) = conn.session.as_mut() else { return };
+        let view = View { publisher: session.key, expires_at: expiry_of(publish, now), publish };
+        let refused = if publish.topic.starts_with("$SYS/") {
+            Some(ReasonCode::NotAuthorized)
+        } else if publish.topic.bytes().filter(|&b| b == b'/').count() >= max_levels {
+            Some(ReasonCode::TopicNameInvalid)
+        } else {
+            None
+        };
+        let Some(packet_id) = publish.packet_id else {
+            if refused.is_none() {
+                self.distribute(view, None, None);
+            }
+            return;
+        };
+        let fresh = match session.inbound.publish(publish.qos, packet_id) {
+            Ok(fresh) => fresh,
+            Err(exceeded) => {
+                self.violation(id, exceeded.reason(), "MQTT-3.3.4-9", "more messages than Receive Maximum");
+                return;
+            }
+        };
+        let kind = if publish.qos == QoS::AtLeastOnce { AckKind::Puback } else { AckKind::Pubrec };
+        if fresh == Qos2::Duplicate {
+            // taken before: only the acknowledgement is repeated [MQTT-4.3.3-10]
+            self.acknowledge(id, ack(kind, packet_id, ReasonCode::Success, 0));
+            return;
+        }
+        if let Some(reason) = refused {
+            self.acknowledge(id, ack(kind, packet_id, reason, 0));
+            return;
+        }
+        if kind == AckKind::Pubrec && session.durable_now() {
+            self.store_incoming(id, packet_id, view);
+            return;
+        }
+        let next = self.next_ack(id);
+        let done = self.distribute(view, Some(next), None);
+        let reason = match done.refused {
+            Some(reason) => reason,
+            None if !done.matched => ReasonCode::NoMatchingSubscribers,
+            None => ReasonCode::Success,
+        };
+        self.acknowledge(id, ack(kind, packet_id, reason, done.waits));
+    }
+
+    /// QoS 2 of a durable session: the message is kept with the session until it is released, so that neither a crash
+    /// nor a repetition makes two of it [MQTT-4.3.3-8].
+    fn store_incoming(&mut self, id: ConnId, packet_id: PacketId, view: View<'_>) {
+        let incoming = Incoming { message: view.to_message(), dedupe: self.shared.new_dedupe() };
+        let next = self.next_ack(id);
+        let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
+        let Some(write) = session_store::incoming_write(&session.client_id, packet_id, &incoming) else {
+            self.acknowledge(id, ack(AckKind::Pubrec, packet_id, ReasonCode::PacketTooLarge, 0));
+            return;
+        };
+        session.incoming.insert(packet_id, incoming);
+        self.submit(Op::Put { writes: vec![write] }, Waiting::Ack(next));
+        self.acknowledge(id, ack(AckKind::Pubrec, packet_id, ReasonCode::Success, 1));
+    }
+
+    pub(crate) fn on_pubrel(&mut self, id: ConnId, packet_id: PacketId) {
+        let next = self.next_ack(id);
+        let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
+        let known = session.inbound.release(packet_id);
+        let Some(incoming) = session.incoming.remove(&packet_id) else {
+            let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+            self.acknowledge(id, ack(AckKind::Pubcomp, packet_id, reason, 0));
+            return;
+        };
+        let done = self.distribute(incoming.message.view(), Some(next), Some(incoming.dedupe));
+        let mut pending = ack(AckKind::Pubcomp, packet_id, ReasonCode::Success, done.waits.max(1));
+        // the record goes before PUBCOMP: the client may use the packet id again at once
+        pending.then_forget = true;
+        self.acknowledge(id, pending);
+        if done.waits == 0 {
+            self.ack_done(next, None);
+        }
+    }
+
+    /// Removes the record of a released QoS 2 message.
+    pub(crate) fn forget_incoming(&mut self, ack: AckRef, packet_id: PacketId) {
+        let Some(session) = self.conn(ack.conn).and_then(|c| c.session.as_ref()) else { return };
+        let writes = vec![Write::delete(record::incoming_key(&session.client_id, packet_id))];
+        self.submit(Op::Put { writes }, Waiting::Ack(ack));
+    }
+
+    /// Gives a message to everybody who wants it. `ack` is told of each engine operation that ends; `dedupe` makes a
+    /// repeated release harmless.
+    pub(crate) fn distribute(
+        &mut self,
+        view: View<'_>,
+        ack: Option<AckRef>,
+        dedupe: Option<u128>,
+    ) -> Distributed {
+        let mut done = Distributed::default();
+        let publish = view.publish;
+        if publish.retain {
+            self.retain(view, ack, &mut done);
+            if done.refused.is_some() {
+                return done;
+            }
+        }
+        let routes = self.lookup(&publish.topic);
+        done.matched = routes.durable || !routes.workers.is_empty();
+        if routes.durable && publish.qos > QoS::AtMostOnce {
+            if record::message_bound(publish) > self.shared.guarantees.max_frame {
+                done.refused = Some(ReasonCode::PacketTooLarge);
+                return done;
+            }
+            let shard = record::shard_of(&publish.topic, self.shared.guarantees.shards);
+            match self.log.append(shard, view, ack, dedupe, || self.shared.new_dedupe()) {
+                true => {
+                    done.waits += u8::from(ack.is_some());
+                    self.metrics.log_messages.inc();
+                    self.wake_flush();
+                }
+                false => {
+                    done.refused = Some(ReasonCode::ImplementationSpecificError);
+                    return done;
+                }
+            }
+        }
+        let mut owned = None;
+        for part in &routes.workers {
+            if part.worker == self.id {
+                self.deliver_hits(view, &part.hits, &mut owned);
+            } else if part.hits.iter().any(|hit| !hit.is_logged(publish.qos)) {
+                let message = owned.get_or_insert_with(|| view.to_message());
+                self.outgoing[usize::from(part.worker)].push(Arc::clone(message));
+                self.wake_flush();
+            }
+        }
+        done
+    }
+
+    /// Keeps a retained message, or forgets one [MQTT-3.3.1-5], [MQTT-3.3.1-6]. It is submitted before the routes are looked up:
+    /// a subscriber whose route is not seen here will see this write behind its barrier.
+    fn retain(&mut self, view: View<'_>, ack: Option<AckRef>, done: &mut Distributed) {
+        let key = record::retained_key(&view.publish.topic);
+        let write = if view.publish.payload.is_empty() {
+            Write::delete(key)
+        } else {
+            let mut out = record::begin();
+            if !record::put_message(view, &mut out) || out.len() > self.shared.guarantees.max_value {
+                done.refused = Some(ReasonCode::PacketTooLarge);
+                return;
+            }
+            Write::put(key, out)
+        };
+        let waiting = match ack {
+            Some(ack) => {
+                done.waits += 1;
+                Waiting::Ack(ack)
+            }
+            None => Waiting::Nobody("retain"),
+        };
+        self.submit_now(Op::Put { writes: vec![write] }, waiting);
+    }
+
+    pub(crate) fn on_puback(&mut self, id: ConnId, packet_id: PacketId) {
+        let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
+        if session.outbound.puback(packet_id).is_some() {
+            session.dirty = true;
+            self.pump(id);
+        }
+    }
+
+    pub(crate) fn on_pubrec(&mut self, id: ConnId, packet_id: PacketId, reason: ReasonCode) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        let version = conn.version;
+        let Some(session) = conn.session.as_mut() else { return };
+        session.dirty = true;
+        match session.outbound.pubrec(packet_id, reason) {
+            Pubrec::Release(_) => {
+                self.write(id, |out| {
+                    mqtt::codec::encode::pubrel(version, packet_id, ReasonCode::Success, out)
+                });
+            }
+            Pubrec::Ended(_) => self.pump(id),
+            Pubrec::Unknown => {
+                let reason = if worker::speaks_reasons(version) {
+                    ReasonCode::PacketIdentifierNotFound
+                } else {
+                    ReasonCode::Success
+                };
+                self.write(id, |out| mqtt::codec::encode::pubrel(version, packet_id, reason, out));
+            }
+        }
+    }
+
+    pub(crate) fn on_pubcomp(&mut self, id: ConnId, packet_id: PacketId) {
+        let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
+        if session.outbound.pubcomp(packet_id) {
+            session.dirty = true;
+            self.pump(id);
+        }
+    }
+
+    /// Counts a message that somebody will not get, and remembers to tell.
+    pub(crate) fn dropped(&mut self, id: ConnId, topic: &str, rule: Drop) {
+        self.metrics.drop_message(rule, 1);
+        let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
+        session.dropped += 1;
+        // the first of a burst is told, then each time their number doubles: a flood of drops is no flood of events
+        if session.dropped.is_power_of_two() {
+            let (client_id, count) = (Arc::clone(&session.client_id), session.dropped);
+            self.tell_dropped(Some(&client_id), topic, rule.name(), count);
+        }
+    }
+}
+
+fn ack(kind: AckKind, packet_id: PacketId, reason: ReasonCode, waits: u8) -> PendingAck {
+    PendingAck { kind, packet_id, reason, waits, then_forget: false }
+}

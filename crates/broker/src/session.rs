@@ -1,0 +1,168 @@
+//! What a client's session is while the client is connected: the state that outlives a connection, on one worker.
+//!
+//! An offline durable session has no value of this type: it is only records and positions (`session_store`).
+//! Must not know: sockets, engines, other sessions.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use engine::{LogFrame, Pos, Shard};
+use mqtt::PacketId;
+use mqtt::inflight::{Inbound, Outbound};
+use mqtt::packet::SubscriptionOptions;
+
+use crate::message::Message;
+use crate::queue::{Queue, Waiting};
+use crate::router::SessionKey;
+
+/// Where an unacknowledged message can be found again if the connection breaks.
+#[derive(Clone, Debug)]
+pub(crate) enum InFlight {
+    /// The session ends with its connection: nowhere.
+    Transient,
+    /// In the log.
+    Logged { shard: Shard, pos: Pos },
+    /// A retained message that was sent because of a SUBSCRIBE: it is in no log, so the session keeps it.
+    Kept(Arc<Message>),
+}
+
+/// A subscription as the session knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct Subscription {
+    pub(crate) options: SubscriptionOptions,
+    /// 0: none.
+    pub(crate) identifier: u32,
+    /// For each shard the position after which the filter applies, where the session was behind when it subscribed:
+    /// a replay must not deliver what is older than the subscription.
+    pub(crate) starts: Option<Box<[Pos]>>,
+}
+
+/// How far a durable session has come in one shard.
+#[derive(Default)]
+pub(crate) struct Cursor {
+    /// Everything up to here has been sent, or did not match.
+    pub(crate) at: Pos,
+    /// The session is where the worker's tail is: frames are given to it as they come. Otherwise it is catching up and
+    /// live frames are ignored for it.
+    pub(crate) live: bool,
+    /// A read of the log is under way.
+    pub(crate) reading: bool,
+    /// Frames that were read and not yet gone through; bounded by one read.
+    pub(crate) ahead: VecDeque<LogFrame>,
+}
+
+/// A QoS 2 message of a durable session between PUBREC and PUBREL.
+pub(crate) struct Incoming {
+    pub(crate) message: Arc<Message>,
+    /// Made at PUBREC, stored, never made again: the release is appended under this id however often it is repeated.
+    pub(crate) dedupe: u128,
+}
+
+/// What a session still has to fetch before its unacknowledged messages can be sent again.
+#[derive(Default)]
+pub(crate) struct Resuming {
+    /// Reads under way.
+    pub(crate) reads: usize,
+    /// Frames that unacknowledged messages lie in.
+    pub(crate) frames: BTreeMap<(Shard, u64), LogFrame>,
+}
+
+/// A session of a connected client.
+pub(crate) struct Session {
+    pub(crate) key: SessionKey,
+    pub(crate) client_id: Arc<str>,
+    /// Seconds the session outlives the connection; 0: it ends with it.
+    pub(crate) expiry: u32,
+    /// Whether it was opened with an expiry: such a session has records, positions and log delivery.
+    pub(crate) durable: bool,
+    /// Unix milliseconds.
+    pub(crate) created_at: u64,
+    pub(crate) subscriptions: BTreeMap<Box<str>, Subscription>,
+    pub(crate) outbound: Outbound<InFlight>,
+    pub(crate) inbound: Inbound,
+    pub(crate) queue: Queue,
+    /// Retained messages that a SUBSCRIBE asked for and that wait for room; bounded by what is retained.
+    pub(crate) retained: VecDeque<Waiting>,
+    /// Durable: one for each shard. Transient: empty.
+    pub(crate) cursors: Box<[Cursor]>,
+    /// Durable: QoS 2 messages between PUBREC and PUBREL.
+    pub(crate) incoming: BTreeMap<PacketId, Incoming>,
+    pub(crate) resuming: Option<Box<Resuming>>,
+    /// Messages dropped for it.
+    pub(crate) dropped: u64,
+    /// Something changed since the last checkpoint.
+    pub(crate) dirty: bool,
+}
+
+impl Session {
+    pub(crate) fn new(
+        key: SessionKey,
+        client_id: Arc<str>,
+        expiry: u32,
+        created_at: u64,
+        windows: Windows,
+        tails: &[Pos],
+    ) -> Self {
+        let durable = expiry > 0;
+        let cursors = if durable {
+            tails.iter().map(|&at| Cursor { at, live: true, ..Cursor::default() }).collect()
+        } else {
+            Box::default()
+        };
+        Self {
+            key,
+            client_id,
+            expiry,
+            durable,
+            created_at,
+            subscriptions: BTreeMap::new(),
+            outbound: Outbound::new(windows.send),
+            inbound: Inbound::new(windows.receive),
+            queue: Queue::default(),
+            retained: VecDeque::new(),
+            cursors,
+            incoming: BTreeMap::new(),
+            resuming: None,
+            dropped: 0,
+            dirty: false,
+        }
+    }
+
+    /// Whether some subscription began while the session was behind, so that a replay must look at each filter.
+    pub(crate) fn has_starts(&self) -> bool {
+        self.subscriptions.values().any(|s| s.starts.is_some())
+    }
+
+    /// The position from which the log is needed in `shard`: nothing before it will be read for this session.
+    pub(crate) fn floor(&self, shard: usize, tail: Pos) -> Pos {
+        let Some(cursor) = self.cursors.get(shard) else { return Pos(u64::MAX) };
+        let at = if cursor.live { cursor.at.max(tail) } else { cursor.at };
+        self.outbound
+            .iter()
+            .filter_map(|f| match f {
+                mqtt::inflight::InFlight::Publish { item: InFlight::Logged { shard: s, pos }, .. }
+                    if usize::from(s.0) == shard =>
+                {
+                    Some(*pos)
+                }
+                _ => None,
+            })
+            .fold(at, Pos::min)
+    }
+}
+
+/// How many unacknowledged QoS 1 and 2 messages may be under way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Windows {
+    /// To the client: its Receive Maximum and our `max_inflight`, whichever is lower.
+    pub(crate) send: u16,
+    /// From the client: the Receive Maximum we told it (65,535 for versions that cannot be told).
+    pub(crate) receive: u16,
+}
+
+impl Session {
+    /// Whether it still outlives its connection: an expiry of 0 in DISCONNECT, or a resume with 0, ends that.
+    pub(crate) const fn durable_now(&self) -> bool {
+        self.durable && self.expiry > 0
+    }
+}

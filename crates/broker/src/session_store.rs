@@ -1,0 +1,465 @@
+//! Durable sessions as records of the register, and the index of those whose client is away.
+//!
+//! A session is `default/s/<client id>/rec` (expiry, cursors, unacknowledged packet ids), one `sub/<filter>` for each
+//! subscription and one `in/<packet id>` for each QoS 2 message between PUBREC and PUBREL. Whoever
+//! [takes](SessionStore::take) an offline session is the only one who may use its records.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use engine::{Pos, Shard, Write};
+use hashbrown::HashMap;
+use mqtt::{PacketId, QoS};
+
+use crate::message::{Message, NEVER};
+use crate::record::{self, Reader};
+use crate::router::SessionKey;
+use crate::session::{InFlight, Incoming, Session, Subscription};
+
+/// What the admin interface tells of a client; it outlives the connection in the session's record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct About {
+    pub(crate) username: Option<Arc<str>>,
+    /// 3, 4 or 5.
+    pub(crate) proto_ver: u8,
+    pub(crate) peer: std::net::SocketAddr,
+    pub(crate) via: Option<std::net::SocketAddr>,
+    pub(crate) unique_id: Option<Box<str>>,
+    pub(crate) listener: Arc<str>,
+    pub(crate) clean_start: bool,
+    pub(crate) session_present: bool,
+    pub(crate) keep_alive: u16,
+    /// Unix milliseconds.
+    pub(crate) connected_at: u64,
+}
+
+/// A session whose client is away.
+pub(crate) struct Offline {
+    pub(crate) key: SessionKey,
+    pub(crate) client_id: Arc<str>,
+    pub(crate) about: Box<About>,
+    pub(crate) created_at: u64,
+    pub(crate) disconnected_at: u64,
+    /// Seconds.
+    pub(crate) expiry: u32,
+    /// Unix milliseconds; [`NEVER`].
+    pub(crate) expires_at: u64,
+    /// A will that waits for its delay: when (Unix milliseconds) and what.
+    pub(crate) will: Option<(u64, Arc<Message>)>,
+    /// From which position it needs each shard of the log.
+    pub(crate) floors: Box<[Pos]>,
+    pub(crate) subscriptions: Vec<(Box<str>, Subscription)>,
+    pub(crate) incoming: Vec<PacketId>,
+    pub(crate) inflight: usize,
+    pub(crate) dropped: u64,
+}
+
+impl Offline {
+    /// The writes that remove the session and its will.
+    pub(crate) fn removal(&self) -> Vec<Write> {
+        removal(&self.client_id, self.filters(), self.incoming.iter().copied())
+    }
+
+    pub(crate) fn filters(&self) -> impl Iterator<Item = &str> {
+        self.subscriptions.iter().map(|(filter, _)| &**filter)
+    }
+}
+
+/// The writes that remove a session and its will from the register.
+pub(crate) fn removal<'a>(
+    client_id: &str,
+    filters: impl Iterator<Item = &'a str>,
+    incoming: impl Iterator<Item = PacketId>,
+) -> Vec<Write> {
+    let mut writes =
+        vec![Write::delete(record::session_key(client_id)), Write::delete(record::will_key(client_id))];
+    writes.extend(filters.map(|f| Write::delete(record::subscription_key(client_id, f))));
+    writes.extend(incoming.map(|id| Write::delete(record::incoming_key(client_id, id))));
+    writes
+}
+
+/// What became due.
+pub(crate) enum Due {
+    /// The session's expiry interval is over [MQTT-3.1.2-23]; it is no longer in the store.
+    Expired(Offline),
+    /// The will's delay is over [MQTT-3.1.3-9].
+    Will(Arc<str>, Arc<Message>),
+}
+
+#[derive(Default)]
+struct Inner {
+    by_client: HashMap<Arc<str>, Offline>,
+    /// Expiries and will delays, earliest first.
+    due: BTreeSet<(u64, Arc<str>)>,
+}
+
+/// The index of offline sessions of this process.
+pub(crate) struct SessionStore(Mutex<Inner>);
+
+impl SessionStore {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::default())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A client has gone and its session waits.
+    pub(crate) fn insert(&self, offline: Offline) {
+        let mut inner = self.lock();
+        let id = Arc::clone(&offline.client_id);
+        for at in [Some(offline.expires_at).filter(|&at| at != NEVER), offline.will.as_ref().map(|w| w.0)]
+            .into_iter()
+            .flatten()
+        {
+            inner.due.insert((at, Arc::clone(&id)));
+        }
+        inner.by_client.insert(id, offline);
+    }
+
+    /// The client is back, or its session is to be removed: from now on it is the caller's.
+    pub(crate) fn take(&self, client_id: &str) -> Option<Offline> {
+        let mut inner = self.lock();
+        let offline = inner.by_client.remove(client_id)?;
+        inner.due.remove(&(offline.expires_at, Arc::clone(&offline.client_id)));
+        if let Some((at, _)) = &offline.will {
+            let entry = (*at, Arc::clone(&offline.client_id));
+            inner.due.remove(&entry);
+        }
+        Some(offline)
+    }
+
+    /// Everything that is due at `unix_ms`, at most `limit`.
+    pub(crate) fn due(&self, unix_ms: u64, limit: usize) -> Vec<Due> {
+        let mut inner = self.lock();
+        let mut out = Vec::new();
+        while out.len() < limit {
+            let Some((at, id)) = inner.due.first().cloned().filter(|(at, _)| *at <= unix_ms) else { break };
+            inner.due.pop_first();
+            let Some(offline) = inner.by_client.get_mut(&id) else { continue };
+            if let Some((due, will)) = offline.will.take() {
+                if due <= unix_ms {
+                    out.push(Due::Will(Arc::clone(&id), will));
+                } else {
+                    offline.will = Some((due, will));
+                }
+            }
+            if offline.expires_at <= unix_ms
+                && let Some(mut offline) = inner.by_client.remove(&id)
+            {
+                if let Some((due, will)) = offline.will.take() {
+                    // the session ends first: so does the wait of its will [MQTT-3.1.2-10]
+                    inner.due.remove(&(due, Arc::clone(&id)));
+                    out.push(Due::Will(Arc::clone(&id), will));
+                }
+                if at != offline.expires_at {
+                    inner.due.remove(&(offline.expires_at, Arc::clone(&id)));
+                }
+                out.push(Due::Expired(offline));
+            }
+        }
+        out
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lock().by_client.len()
+    }
+
+    /// The position from which some offline session needs the log of `shard`.
+    pub(crate) fn floor(&self, shard: usize) -> Pos {
+        let inner = self.lock();
+        inner.by_client.values().filter_map(|o| o.floors.get(shard).copied()).min().unwrap_or(Pos(u64::MAX))
+    }
+
+    /// Looks at one session.
+    pub(crate) fn with<T>(&self, client_id: &str, look: impl FnOnce(&Offline) -> T) -> Option<T> {
+        self.lock().by_client.get(client_id).map(look)
+    }
+
+    /// Looks at every session.
+    pub(crate) fn for_each(&self, mut look: impl FnMut(&Offline)) {
+        self.lock().by_client.values().for_each(&mut look);
+    }
+}
+
+/// An unacknowledged packet of a stored session.
+#[derive(Clone, Debug)]
+pub(crate) enum StoredFlight {
+    Publish { id: PacketId, qos: QoS, item: InFlight },
+    Pubrel { id: PacketId },
+}
+
+/// The `rec` record, read back.
+pub(crate) struct SessionRecord {
+    pub(crate) key: SessionKey,
+    pub(crate) expiry: u32,
+    pub(crate) created_at: u64,
+    pub(crate) disconnected_at: u64,
+    pub(crate) about: About,
+    pub(crate) cursors: Box<[Pos]>,
+    pub(crate) flights: Vec<StoredFlight>,
+    pub(crate) dropped: u64,
+}
+
+/// Writes the `rec` record of a session as it is now.
+pub(crate) fn encode(session: &Session, about: &About, disconnected_at: u64, tails: &[Pos]) -> Vec<u8> {
+    let mut out = record::begin();
+    out.extend_from_slice(&session.key.0.to_be_bytes());
+    out.extend_from_slice(&session.expiry.to_be_bytes());
+    out.extend_from_slice(&session.created_at.to_be_bytes());
+    out.extend_from_slice(&disconnected_at.to_be_bytes());
+    out.extend_from_slice(&session.dropped.to_be_bytes());
+    put_about(about, &mut out);
+    let cursors: Vec<Pos> = session
+        .cursors
+        .iter()
+        .zip(tails)
+        .map(|(cursor, &tail)| if cursor.live { cursor.at.max(tail) } else { cursor.at })
+        .collect();
+    record::put_positions(&cursors, &mut out);
+    out.extend_from_slice(&u32::try_from(session.outbound.len()).unwrap_or(u32::MAX).to_be_bytes());
+    for flight in session.outbound.iter() {
+        match flight {
+            mqtt::inflight::InFlight::Pubrel { id } => {
+                out.push(0);
+                out.extend_from_slice(&id.get().to_be_bytes());
+            }
+            mqtt::inflight::InFlight::Publish { id, qos, item } => {
+                out.push(1);
+                out.extend_from_slice(&id.get().to_be_bytes());
+                out.push(qos as u8);
+                match item {
+                    InFlight::Transient => out.push(0),
+                    InFlight::Logged { shard, pos } => {
+                        out.push(1);
+                        out.extend_from_slice(&shard.0.to_be_bytes());
+                        out.extend_from_slice(&pos.0.to_be_bytes());
+                    }
+                    InFlight::Kept(message) => {
+                        out.push(2);
+                        if !record::put_message(message.view(), &mut out) {
+                            // what was decoded once encodes again; if ever not, it is forgotten as a transient one is
+                            out.pop();
+                            out.push(0);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    out
+}
+
+fn put_about(about: &About, out: &mut Vec<u8>) {
+    let text = |t: Option<String>, out: &mut Vec<u8>| {
+        out.push(u8::from(t.is_some()));
+        record::put_bytes(t.unwrap_or_default().as_bytes(), out);
+    };
+    text(about.username.as_deref().map(str::to_owned), out);
+    text(Some(about.peer.to_string()), out);
+    text(about.via.map(|v| v.to_string()), out);
+    text(about.unique_id.as_deref().map(str::to_owned), out);
+    text(Some(about.listener.to_string()), out);
+    out.extend_from_slice(&[about.proto_ver, u8::from(about.clean_start)]);
+    out.extend_from_slice(&about.keep_alive.to_be_bytes());
+    out.extend_from_slice(&about.connected_at.to_be_bytes());
+}
+
+fn about(r: &mut Reader<'_>) -> Option<About> {
+    let text = |r: &mut Reader<'_>| -> Option<Option<String>> {
+        let there = r.u8()? != 0;
+        let text = r.text()?;
+        Some(there.then(|| text.to_owned()))
+    };
+    let username = text(r)?.map(Arc::from);
+    let peer = text(r)??.parse().ok()?;
+    let via = match text(r)? {
+        Some(via) => Some(via.parse().ok()?),
+        None => None,
+    };
+    let unique_id = text(r)?.map(String::into_boxed_str);
+    let listener = Arc::from(text(r)??);
+    Some(About {
+        username,
+        peer,
+        via,
+        unique_id,
+        listener,
+        proto_ver: r.u8()?,
+        clean_start: r.u8()? != 0,
+        session_present: true,
+        keep_alive: r.u16()?,
+        connected_at: r.u64()?,
+    })
+}
+
+/// Reads a `rec` record; `None`: damaged.
+pub(crate) fn decode(bytes: &[u8]) -> Option<SessionRecord> {
+    let mut r = Reader::versioned(bytes)?;
+    let key = SessionKey(r.u64()?);
+    let expiry = r.u32()?;
+    let created_at = r.u64()?;
+    let disconnected_at = r.u64()?;
+    let dropped = r.u64()?;
+    let about = about(&mut r)?;
+    let cursors = record::positions(&mut r)?;
+    let count = r.u32()?;
+    let mut flights = Vec::new();
+    for _ in 0..count {
+        let publish = r.u8()? == 1;
+        let id = PacketId::new(r.u16()?)?;
+        if !publish {
+            flights.push(StoredFlight::Pubrel { id });
+            continue;
+        }
+        let qos = QoS::from_u8(r.u8()?)?;
+        let item = match r.u8()? {
+            0 => InFlight::Transient,
+            1 => InFlight::Logged { shard: Shard(r.u16()?), pos: Pos(r.u64()?) },
+            2 => InFlight::Kept(r.message()?.view().to_message()),
+            _ => return None,
+        };
+        flights.push(StoredFlight::Publish { id, qos, item });
+    }
+    Some(SessionRecord { key, expiry, created_at, disconnected_at, about, cursors, flights, dropped })
+}
+
+/// The writes for one `sub/<filter>` record.
+pub(crate) fn subscription_write(client_id: &str, filter: &str, subscription: &Subscription) -> Write {
+    let mut out = record::begin();
+    record::put_options(subscription.options, &mut out);
+    out.extend_from_slice(&subscription.identifier.to_be_bytes());
+    record::put_positions(subscription.starts.as_deref().unwrap_or_default(), &mut out);
+    Write::put(record::subscription_key(client_id, filter), out)
+}
+
+/// Reads a `sub/<filter>` record.
+pub(crate) fn subscription(bytes: &[u8]) -> Option<Subscription> {
+    let mut r = Reader::versioned(bytes)?;
+    let options = record::options(&mut r)?;
+    let identifier = r.u32()?;
+    let starts = record::positions(&mut r)?;
+    Some(Subscription { options, identifier, starts: (!starts.is_empty()).then_some(starts) })
+}
+
+/// The write for one `in/<packet id>` record.
+pub(crate) fn incoming_write(client_id: &str, id: PacketId, incoming: &Incoming) -> Option<Write> {
+    let mut out = record::begin();
+    out.extend_from_slice(&incoming.dedupe.to_be_bytes());
+    record::put_message(incoming.message.view(), &mut out)
+        .then(|| Write::put(record::incoming_key(client_id, id), out))
+}
+
+/// Reads an `in/<packet id>` record.
+pub(crate) fn incoming(bytes: &[u8]) -> Option<Incoming> {
+    let mut r = Reader::versioned(bytes)?;
+    let dedupe = r.u128()?;
+    Some(Incoming { dedupe, message: r.message()?.view().to_message() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offline(id: &str, expires_at: u64, will_at: Option<u64>) -> Offline {
+        let will = will_at.map(|at| {
+            let publish = mqtt::packet::Publish {
+                dup: false,
+                qos: QoS::AtMostOnce,
+                retain: false,
+                topic: "will".into(),
+                packet_id: None,
+                properties: Default::default(),
+                payload: b"".as_slice().into(),
+            };
+            (at, Arc::new(Message { publisher: SessionKey(1), expires_at: NEVER, publish }))
+        });
+        Offline {
+            key: SessionKey(1),
+            client_id: id.into(),
+            about: Box::new(About {
+                username: Some("u".into()),
+                proto_ver: 5,
+                peer: ([127, 0, 0, 1], 9).into(),
+                via: None,
+                unique_id: Some("x".into()),
+                listener: "tcp://l".into(),
+                clean_start: false,
+                session_present: true,
+                keep_alive: 60,
+                connected_at: 5,
+            }),
+            created_at: 0,
+            disconnected_at: 0,
+            expiry: 10,
+            expires_at,
+            will,
+            floors: Box::default(),
+            subscriptions: Vec::new(),
+            incoming: vec![],
+            inflight: 0,
+            dropped: 0,
+        }
+    }
+
+    /// [MQTT-3.1.2-23]
+    #[test]
+    fn a_session_expires_at_its_time_and_not_before() {
+        let store = SessionStore::new();
+        store.insert(offline("a", 1000, None));
+        assert!(store.due(999, 10).is_empty());
+        assert!(matches!(store.due(1000, 10).as_slice(), [Due::Expired(o)] if &*o.client_id == "a"));
+        assert_eq!(store.len(), 0);
+    }
+
+    /// [MQTT-3.1.3-9]: published when the delay is over or the session ends, whichever is first.
+    #[test]
+    fn a_will_is_due_after_its_delay_or_with_the_end_of_its_session() {
+        let store = SessionStore::new();
+        store.insert(offline("a", 1000, Some(500)));
+        assert!(matches!(store.due(500, 10).as_slice(), [Due::Will(..)]));
+        assert!(matches!(store.due(1000, 10).as_slice(), [Due::Expired(_)]));
+        store.insert(offline("b", 1000, Some(5000)));
+        assert!(matches!(store.due(1000, 10).as_slice(), [Due::Will(..), Due::Expired(_)]));
+        assert!(store.due(u64::MAX, 10).is_empty());
+    }
+
+    #[test]
+    fn a_session_that_was_taken_is_never_due() {
+        let store = SessionStore::new();
+        store.insert(offline("a", 1000, Some(500)));
+        assert!(store.take("a").is_some());
+        assert!(store.take("a").is_none());
+        assert!(store.due(NEVER - 1, 10).is_empty());
+    }
+
+    #[test]
+    fn a_session_comes_back_from_its_record() {
+        let windows = crate::session::Windows { send: 10, receive: 10 };
+        let mut session =
+            Session::new(SessionKey(7), "car".into(), 60, 3, windows, &[Pos::new(4, 1), Pos::START]);
+        let logged = InFlight::Logged { shard: Shard(1), pos: Pos::new(2, 3) };
+        let id = session.outbound.begin(QoS::AtLeastOnce, logged).unwrap();
+        let kept = offline("x", 0, Some(1)).will.unwrap().1;
+        session.outbound.begin(QoS::ExactlyOnce, InFlight::Kept(kept)).unwrap();
+        session.cursors[1].live = false;
+        let bytes = encode(&session, &offline("car", 0, None).about, 99, &[Pos::new(9, 9), Pos::new(9, 9)]);
+        let back = decode(&bytes).unwrap();
+        assert_eq!(
+            (back.key, back.expiry, back.created_at, back.disconnected_at),
+            (SessionKey(7), 60, 3, 99)
+        );
+        assert_eq!(&*back.cursors, &[Pos::new(9, 9), Pos::START]);
+        assert_eq!(back.about, *offline("car", 0, None).about);
+        assert!(matches!(&back.flights[0],
+            StoredFlight::Publish { id: i, qos: QoS::AtLeastOnce, item: InFlight::Logged { shard: Shard(1), pos } }
+            if *i == id && *pos == Pos::new(2, 3)));
+        assert!(
+            matches!(&back.flights[1], StoredFlight::Publish { item: InFlight::Kept(m), .. } if m.publish.topic == "will")
+        );
+        for cut in 0..bytes.len() {
+            assert!(decode(&bytes[..cut]).is_none(), "a record cut at {cut} was believed");
+        }
+    }
+}

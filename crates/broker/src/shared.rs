@@ -1,0 +1,115 @@
+//! What all workers of a broker see. Nothing here is touched on the way of a message except the router (read-mostly,
+//! behind each worker's cache).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use arc_swap::ArcSwap;
+use engine::{Arrival, Engine, Guarantees, Pos};
+use runtime::events::Events;
+use runtime::mailbox::Sender;
+
+use crate::config::BrokerConfig;
+use crate::message::Message;
+use crate::metrics::WorkerMetrics;
+use crate::registry::{Owner, Registry};
+use crate::retained::Retained;
+use crate::router::{Router, SessionKey};
+use crate::session_store::SessionStore;
+use crate::worker::Worker;
+
+/// What arrives in a worker's mailbox.
+pub(crate) enum Mail {
+    /// Messages published on another worker that clients of this one subscribe to.
+    Forward(Vec<Arc<Message>>),
+    /// Another connection has claimed the client id of this one: let go and tell it.
+    Release {
+        owner: Owner,
+        by: Owner,
+        /// The new connection's device, for the event.
+        new_peer: std::net::SocketAddr,
+    },
+    /// The owner before `to` has let go.
+    Released { to: Owner },
+    /// The engine's answers.
+    Engine(Vec<Arrival>),
+    /// A question or an order of the admin interface.
+    Ask(Box<dyn FnOnce(&mut Worker) + Send>),
+}
+
+/// See the module.
+pub(crate) struct Shared {
+    pub(crate) node: Arc<str>,
+    pub(crate) config: ArcSwap<BrokerConfig>,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) guarantees: Guarantees,
+    pub(crate) events: Events,
+    pub(crate) router: Router,
+    pub(crate) registry: Registry,
+    pub(crate) store: SessionStore,
+    /// The replica of the register's retained records that a watch keeps up to date.
+    pub(crate) retained: RwLock<Retained<Arc<Message>>>,
+    pub(crate) mailboxes: Vec<Sender<Mail>>,
+    pub(crate) metrics: Vec<Arc<WorkerMetrics>>,
+    /// For each worker and shard (`worker * shards + shard`) the position from which its sessions need the log.
+    pub(crate) floors: Vec<AtomicU64>,
+    /// Unix milliseconds at start.
+    pub(crate) started_at: u64,
+    next_key: AtomicU64,
+    next_dedupe: AtomicU64,
+}
+
+impl Shared {
+    #[allow(clippy::too_many_arguments)] // wired in one place
+    pub(crate) fn new(
+        node: Arc<str>,
+        config: BrokerConfig,
+        engine: Arc<dyn Engine>,
+        events: Events,
+        mailboxes: Vec<Sender<Mail>>,
+        started_at: u64,
+    ) -> Self {
+        let guarantees = engine.guarantees();
+        let workers = mailboxes.len();
+        Self {
+            node,
+            config: ArcSwap::from_pointee(config),
+            engine,
+            events,
+            router: Router::new(),
+            registry: Registry::new(),
+            store: SessionStore::new(),
+            retained: RwLock::new(Retained::new()),
+            metrics: (0..workers).map(|_| Arc::default()).collect(),
+            floors: (0..workers * usize::from(guarantees.shards)).map(|_| AtomicU64::new(u64::MAX)).collect(),
+            guarantees,
+            mailboxes,
+            started_at,
+            // keys of an earlier process may still lie in the log: begin above them
+            next_key: AtomicU64::new((started_at << 20) | 1),
+            next_dedupe: AtomicU64::new(0),
+        }
+    }
+
+    /// A key no session had before.
+    pub(crate) fn new_key(&self) -> SessionKey {
+        SessionKey(self.next_key.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// An id no append had before, also not one of an earlier process.
+    pub(crate) fn new_dedupe(&self) -> u128 {
+        let count = self.next_dedupe.fetch_add(1, Ordering::Relaxed);
+        (u128::from(self.engine.node().0) << 112) ^ (u128::from(self.started_at) << 64) | u128::from(count)
+    }
+
+    pub(crate) fn retained_len(&self) -> usize {
+        self.retained.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// The position before which no session needs the log of `shard`.
+    pub(crate) fn log_floor(&self, shard: usize) -> Pos {
+        let shards = usize::from(self.guarantees.shards);
+        let online = self.floors.iter().skip(shard).step_by(shards).map(|f| f.load(Ordering::Acquire)).min();
+        Pos(online.unwrap_or(u64::MAX).min(self.store.floor(shard).0))
+    }
+}

@@ -1,0 +1,272 @@
+//! The journey of a SUBSCRIBE: judge each filter, write a durable session's subscriptions, make the routes, answer, then send
+//! what is retained.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError};
+
+use engine::{EngineError, Op, Pos, Write};
+use mqtt::filter::{Filter, FilterError};
+use mqtt::packet::{
+    Packet, ReasonProperties, RetainHandling, Suback, Subscribe, SubscriptionOptions, Unsuback, Unsubscribe,
+};
+use mqtt::{PacketId, QoS, ReasonCode};
+use smallvec::SmallVec;
+
+use crate::connection::ConnId;
+use crate::message::{Left, NEVER};
+use crate::queue::Waiting as Queued;
+use crate::record;
+use crate::router;
+use crate::session::Subscription;
+use crate::session_store;
+use crate::worker::{Waiting, Worker};
+
+/// The answer to a SUBSCRIBE that waits until its subscriptions are written.
+pub(crate) struct Granted {
+    packet_id: PacketId,
+    reasons: Vec<ReasonCode>,
+    wanted: Vec<Wanted>,
+}
+
+struct Wanted {
+    filter: Box<str>,
+    options: SubscriptionOptions,
+    identifier: u32,
+}
+
+/// Retained messages that a new subscription asks for.
+pub(crate) struct RetainedFor {
+    filter: Box<str>,
+    qos: QoS,
+    identifier: u32,
+}
+
+impl Worker {
+    pub(crate) fn on_subscribe(&mut self, id: ConnId, subscribe: &Subscribe<'_>) {
+        let (max_levels, max_subscriptions) = (self.config.max_topic_levels, self.config.max_subscriptions);
+        let Some(conn) = self.conn_mut(id) else { return };
+        let Some(session) = conn.session.as_ref() else { return };
+        let mut granted = Granted { packet_id: subscribe.packet_id, reasons: Vec::new(), wanted: Vec::new() };
+        let mut count = session.subscriptions.len();
+        for wanted in &subscribe.filters {
+            let reason = match judge(&wanted.filter, max_levels) {
+                Err(reason) => reason,
+                Ok(()) => {
+                    let new = !session.subscriptions.contains_key(&*wanted.filter)
+                        && !granted.wanted.iter().any(|w| *w.filter == *wanted.filter);
+                    count += usize::from(new);
+                    if new && count > max_subscriptions {
+                        ReasonCode::QuotaExceeded
+                    } else {
+                        granted.wanted.retain(|w| *w.filter != *wanted.filter);
+                        granted.wanted.push(Wanted {
+                            filter: wanted.filter.as_ref().into(),
+                            options: wanted.options,
+                            identifier: subscribe.subscription_identifier.unwrap_or(0),
+                        });
+                        granted_qos(wanted.options.qos)
+                    }
+                }
+            };
+            granted.reasons.push(reason);
+        }
+        if !session.durable_now() || granted.wanted.is_empty() {
+            self.subscribed(id, granted, None);
+            return;
+        }
+        let client_id = Arc::clone(&session.client_id);
+        let writes = granted
+            .wanted
+            .iter()
+            .map(|w| {
+                let subscription =
+                    Subscription { options: w.options, identifier: w.identifier, starts: self.starts(id) };
+                session_store::subscription_write(&client_id, &w.filter, &subscription)
+            })
+            .collect();
+        if let Some(conn) = self.conn_mut(id) {
+            conn.busy = true;
+        }
+        self.submit(Op::Put { writes }, Waiting::Subscribed(id, Box::new(granted)));
+    }
+
+    /// From where a new filter applies, where the session is behind the tail.
+    fn starts(&self, id: ConnId) -> Option<Box<[Pos]>> {
+        let session = self.conn(id)?.session.as_ref()?;
+        session.cursors.iter().any(|c| !c.live).then(|| self.tails().into())
+    }
+
+    /// The subscriptions are written, if they had to be: makes the routes and answers.
+    pub(crate) fn subscribed(&mut self, id: ConnId, mut granted: Granted, error: Option<EngineError>) {
+        let starts = self.starts(id);
+        let Some(receiver) = self.receiver(id) else { return };
+        if error.is_some() {
+            for reason in granted.reasons.iter_mut().filter(|r| !r.is_error()) {
+                *reason = ReasonCode::ImplementationSpecificError;
+            }
+            granted.wanted.clear();
+        }
+        let mut retained = Vec::new();
+        for wanted in granted.wanted {
+            let new = self.shared.router.subscribe(
+                &wanted.filter,
+                receiver,
+                router::Subscription {
+                    qos: wanted.options.qos,
+                    no_local: wanted.options.no_local,
+                    retain_as_published: wanted.options.retain_as_published,
+                    identifier: wanted.identifier,
+                },
+            );
+            // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]
+            let send = match wanted.options.retain_handling {
+                RetainHandling::Send => true,
+                RetainHandling::SendIfNew => new,
+                RetainHandling::DoNotSend => false,
+            };
+            if send {
+                retained.push(RetainedFor {
+                    filter: wanted.filter.clone(),
+                    qos: wanted.options.qos,
+                    identifier: wanted.identifier,
+                });
+            }
+            let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
+            let kept = session.subscriptions.get(&*wanted.filter).and_then(|s| s.starts.clone());
+            let subscription = Subscription {
+                options: wanted.options,
+                identifier: wanted.identifier,
+                // a subscription that is replaced goes on where it was
+                starts: if new { starts.clone() } else { kept },
+            };
+            session.subscriptions.insert(wanted.filter, subscription);
+        }
+        let suback = Suback {
+            packet_id: granted.packet_id,
+            properties: ReasonProperties::default(),
+            reasons: granted.reasons,
+        };
+        self.send(id, &Packet::Suback(suback));
+        if !retained.is_empty() {
+            // behind the barrier the replica has everything that was acknowledged before this SUBSCRIBE
+            self.submit(Op::Barrier { prefix: record::retained_prefix() }, Waiting::Retained(id, retained));
+        }
+        self.go_on_after_write(id);
+    }
+
+    fn go_on_after_write(&mut self, id: ConnId) {
+        if let Some(conn) = self.conn_mut(id)
+            && std::mem::take(&mut conn.busy)
+        {
+            self.unpause(id);
+        }
+    }
+
+    /// Queues the retained messages that new subscriptions match.
+    pub(crate) fn send_retained(&mut self, id: ConnId, wanted: Vec<RetainedFor>) {
+        let now = self.now.unix_ms;
+        let mut found = VecDeque::new();
+        {
+            let retained = self.shared.retained.read().unwrap_or_else(PoisonError::into_inner);
+            for wanted in wanted {
+                let mut matching = Vec::new();
+                retained.matching(&wanted.filter, usize::MAX, &mut matching);
+                for (_, message) in matching {
+                    if message.view().left(now) == Left::Expired {
+                        continue;
+                    }
+                    let identifiers = if wanted.identifier == 0 {
+                        SmallVec::new()
+                    } else {
+                        SmallVec::from_slice(&[wanted.identifier])
+                    };
+                    found.push_back(Queued {
+                        message: Arc::clone(message),
+                        qos: wanted.qos.min(message.publish.qos),
+                        retain: true,
+                        identifiers,
+                    });
+                }
+            }
+        }
+        if found.is_empty() {
+            return;
+        }
+        let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
+        session.retained.append(&mut found);
+        self.pump(id);
+    }
+
+    pub(crate) fn on_unsubscribe(&mut self, id: ConnId, unsubscribe: &Unsubscribe<'_>) {
+        let router = Arc::clone(&self.shared);
+        let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
+        let durable = session.durable_now();
+        let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
+        let mut writes: Vec<Write> = Vec::new();
+        for filter in &unsubscribe.filters {
+            if Filter::parse(filter).is_err() {
+                reasons.push(ReasonCode::TopicFilterInvalid);
+                continue;
+            }
+            // [MQTT-3.10.4-1]
+            let known = session.subscriptions.remove(&**filter).is_some();
+            if known {
+                router.router.unsubscribe(filter, session.key);
+                writes.push(Write::delete(record::subscription_key(&session.client_id, filter)));
+            }
+            reasons.push(if known { ReasonCode::Success } else { ReasonCode::NoSubscriptionExisted });
+        }
+        if !durable || writes.is_empty() {
+            self.unsubscribed(id, unsubscribe.packet_id, reasons);
+            return;
+        }
+        if let Some(conn) = self.conn_mut(id) {
+            conn.busy = true;
+        }
+        self.submit(Op::Put { writes }, Waiting::Unsubscribed(id, unsubscribe.packet_id, reasons));
+    }
+
+    pub(crate) fn unsubscribed(&mut self, id: ConnId, packet_id: PacketId, reasons: Vec<ReasonCode>) {
+        let unsuback = Unsuback { packet_id, properties: ReasonProperties::default(), reasons };
+        self.send(id, &Packet::Unsuback(unsuback));
+        self.go_on_after_write(id);
+    }
+
+    /// Forgets retained messages whose expiry interval is over.
+    pub(crate) fn sweep_retained(&mut self) {
+        let now = self.now.unix_ms;
+        let mut expired = Vec::new();
+        {
+            let mut retained = self.shared.retained.write().unwrap_or_else(PoisonError::into_inner);
+            retained.retain(|topic, message| {
+                let keep = message.expires_at == NEVER || message.expires_at > now;
+                if !keep {
+                    expired.push(record::retained_key(topic));
+                }
+                keep
+            });
+        }
+        for key in expired {
+            self.submit(Op::Put { writes: vec![Write::delete(key)] }, Waiting::Nobody("expiry"));
+        }
+    }
+}
+
+fn judge(filter: &str, max_levels: usize) -> Result<(), ReasonCode> {
+    let parsed = Filter::parse(filter).map_err(|_: FilterError| ReasonCode::TopicFilterInvalid)?;
+    if parsed.share().is_some() {
+        return Err(ReasonCode::SharedSubscriptionsNotSupported);
+    }
+    if parsed.path().bytes().filter(|&b| b == b'/').count() >= max_levels {
+        return Err(ReasonCode::TopicFilterInvalid);
+    }
+    Ok(())
+}
+
+const fn granted_qos(qos: QoS) -> ReasonCode {
+    match qos {
+        QoS::AtMostOnce => ReasonCode::Success,
+        QoS::AtLeastOnce => ReasonCode::GrantedQos1,
+        QoS::ExactlyOnce => ReasonCode::GrantedQos2,
+    }
+}

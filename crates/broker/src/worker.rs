@@ -1,0 +1,777 @@
+//! One worker of the broker as a pure state machine: bytes, mail and time in; bytes, mail and engine operations out.
+//!
+//! A worker owns its connections and the sessions of their clients; nothing else touches them, so there is no lock
+//! and no shared counter on the way of a message. What needs other workers goes out as [`Mail`] at the
+//! [end of the turn](Worker::end_turn), what needs memory goes to the engine as operations with tokens.
+//! The steps live in files named after them: `connect`, `publish`, `subscribe`, `deliver`, `replay`, `disconnect`.
+//!
+//! Must not know: sockets, tasks, tokio. `driver` does.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use engine::{Arrival, EngineError, Op, Port, Pos, Reply, Shard, Token};
+use mqtt::codec::decode::{Role, decode};
+use mqtt::codec::{Decoded, encode};
+use mqtt::packet::Packet;
+use mqtt::{PacketId, ReasonCode, Version};
+use runtime::timer_wheel::Wheel;
+use slab::Slab;
+
+use crate::config::BrokerConfig;
+use crate::connection::{AckKind, AckRef, Conn, ConnId, End, Origin, PendingAck, Phase};
+use crate::deliver::Templates;
+use crate::log::Log;
+use crate::message::Message;
+use crate::metrics::WorkerMetrics;
+use crate::registry::Owner;
+use crate::router::RouteCache;
+use crate::shared::{Mail, Shared};
+use crate::subscribe::{Granted, RetainedFor};
+
+/// Now, read once for each entry into the worker.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    pub(crate) instant: Instant,
+    /// Unix milliseconds.
+    pub(crate) unix_ms: u64,
+}
+
+/// What an engine operation was for.
+pub(crate) enum Waiting {
+    /// An acknowledgement.
+    Ack(AckRef),
+    /// A frame of the log.
+    Append(Shard),
+    /// The records of a returning session.
+    Load(ConnId),
+    /// A frame that unacknowledged messages of a returning session lie in.
+    Resume(ConnId, Shard),
+    /// What a CONNECT must have written before it is answered.
+    Opened(ConnId),
+    /// What a DISCONNECT must have written before the client id is free.
+    Closed(ConnId),
+    /// Subscriptions of a durable session.
+    Subscribed(ConnId, Box<Granted>),
+    /// Their end.
+    Unsubscribed(ConnId, PacketId, Vec<ReasonCode>),
+    /// The barrier before retained messages are looked up.
+    Retained(ConnId, Vec<RetainedFor>),
+    /// Frames for a session that catches up.
+    Replay(ConnId, Shard),
+    /// Nobody waits; only errors matter.
+    Nobody(&'static str),
+}
+
+struct InEngine {
+    op: Op,
+    waiting: Waiting,
+}
+
+/// How long an operation that may be repeated waits before it is.
+const RETRY_AFTER: Duration = Duration::from_millis(50);
+/// Bytes of log frames that may wait for the engine before connections are not read any more.
+pub(crate) const MAX_LOG_BACKLOG: usize = 8 << 20;
+/// Messages for one other worker that may wait for its mailbox before connections are not read any more.
+const MAX_FORWARD_BACKLOG: usize = 16_384;
+/// How long a closed connection may take to take its last bytes.
+const LINGER: Duration = Duration::from_secs(2);
+/// Buffers kept for connections that will write next.
+const POOLED_BUFFERS: usize = 256;
+/// Buffers larger than this are given back to the allocator.
+const POOLED_CAPACITY: usize = 64 * 1024;
+
+/// See the module.
+pub(crate) struct Worker {
+    pub(crate) id: u16,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) config: Arc<BrokerConfig>,
+    pub(crate) now: Now,
+    pub(crate) conns: Slab<Conn>,
+    pub(crate) routes: RouteCache,
+    pub(crate) log: Log,
+    pub(crate) metrics: Arc<WorkerMetrics>,
+    pub(crate) templates: Templates,
+    port: Port,
+    next_generation: u32,
+    in_engine: Slab<InEngine>,
+    ops: Vec<(Token, Op)>,
+    retries: Vec<(Instant, Token)>,
+    pub(crate) outgoing: Vec<Vec<Arc<Message>>>,
+    /// Slots with bytes to write or a socket to close.
+    pub(crate) dirty: Vec<u32>,
+    pub(crate) flush_waker: Option<Waker>,
+    wheel: Wheel<ConnId>,
+    fired: Vec<ConnId>,
+    buffers: Vec<Vec<u8>>,
+    congested: bool,
+    turn_wanted: bool,
+    ticks: u64,
+}
+
+impl Worker {
+    pub(crate) fn new(id: u16, shared: Arc<Shared>, port: Port, tails: Vec<Pos>, now: Now) -> Self {
+        let metrics = Arc::clone(&shared.metrics[usize::from(id)]);
+        let workers = shared.mailboxes.len();
+        Self {
+            id,
+            config: shared.config.load_full(),
+            now,
+            conns: Slab::new(),
+            routes: RouteCache::new(65_536),
+            log: Log::new(tails),
+            metrics,
+            templates: Templates::default(),
+            port,
+            next_generation: 0,
+            in_engine: Slab::new(),
+            ops: Vec::new(),
+            retries: Vec::new(),
+            outgoing: (0..workers).map(|_| Vec::new()).collect(),
+            dirty: Vec::new(),
+            flush_waker: None,
+            wheel: Wheel::new(now.instant, Duration::from_secs(1)),
+            fired: Vec::new(),
+            buffers: Vec::new(),
+            congested: false,
+            turn_wanted: false,
+            ticks: 0,
+            shared,
+        }
+    }
+
+    // ---- what the driver calls ----
+
+    /// A connection was accepted; its slot.
+    pub(crate) fn open(&mut self, origin: Origin) -> ConnId {
+        self.next_generation = self.next_generation.wrapping_add(1);
+        let generation = self.next_generation;
+        let slot = self.conns.insert(Conn::new(generation, origin, self.now.instant));
+        self.metrics.accepted.inc();
+        self.metrics.connections.inc();
+        let id = ConnId { slot: slot_number(slot), generation };
+        self.wheel.arm(id, self.now.instant + self.config.connect_timeout);
+        id
+    }
+
+    /// Bytes came.
+    pub(crate) fn received(&mut self, id: ConnId, bytes: &[u8]) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        conn.recv_oct += bytes.len() as u64;
+        self.metrics.received_bytes.add(bytes.len() as u64);
+        let now = self.now.instant;
+        let Some(conn) = self.conn_mut(id) else { return };
+        conn.last_received = now;
+        if conn.tail.is_empty() {
+            let used = self.process(id, bytes);
+            self.keep_tail(id, &bytes[used..]);
+        } else {
+            let mut tail = std::mem::take(&mut conn.tail);
+            tail.extend_from_slice(bytes);
+            self.process_owned(id, tail);
+        }
+    }
+
+    /// The socket is closed or broken: nothing can be written to it any more.
+    pub(crate) fn socket_closed(&mut self, id: ConnId, why: &'static str) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        conn.socket_open = false;
+        conn.out = Vec::new();
+        conn.sent = 0;
+        conn.waker = None;
+        self.end(id, End::Lost(why));
+        self.reap(id);
+    }
+
+    /// Whether the driver should read from the socket now.
+    pub(crate) fn wants_read(&self, id: ConnId) -> bool {
+        !self.congested && self.conn(id).is_some_and(Conn::processes)
+    }
+
+    /// Mail of other workers, of the engine and of the admin side.
+    pub(crate) fn mail(&mut self, mail: Mail) {
+        match mail {
+            Mail::Forward(messages) => {
+                for message in messages {
+                    self.deliver_direct(message.view());
+                }
+            }
+            Mail::Release { owner, by, new_peer } => self.release(owner, by, new_peer),
+            Mail::Released { to } => {
+                self.released(ConnId { slot: to.slot, generation: to.generation });
+            }
+            Mail::Engine(batch) => {
+                for arrival in batch {
+                    self.arrival(arrival);
+                }
+            }
+            Mail::Ask(ask) => ask(self),
+        }
+    }
+
+    /// About once a second.
+    pub(crate) fn tick(&mut self) {
+        self.ticks += 1;
+        self.config = self.shared.config.load_full();
+        let mut fired = std::mem::take(&mut self.fired);
+        self.wheel.advance(self.now.instant, &mut fired);
+        for id in fired.drain(..) {
+            self.timer(id);
+        }
+        self.fired = fired;
+        self.publish_floors();
+        if self.ticks.is_multiple_of(5) {
+            self.checkpoint();
+        }
+        if self.id == 0 {
+            self.housekeeping(self.ticks);
+        }
+    }
+
+    /// Hands over what gathered: messages for other workers, operations for the engine. Cheap when there is nothing.
+    pub(crate) fn end_turn(&mut self) {
+        self.turn_wanted = false;
+        self.submit_appends();
+        if !self.ops.is_empty() {
+            self.shared.engine.submit(self.port, std::mem::take(&mut self.ops));
+        }
+        let mut backlog = 0;
+        for (to, batch) in self.outgoing.iter_mut().enumerate() {
+            if batch.is_empty() {
+                continue;
+            }
+            if let Err(full) = self.shared.mailboxes[to].send(Mail::Forward(std::mem::take(batch))) {
+                // the other worker is behind: keep the batch, stop reading until it has room
+                if let Mail::Forward(kept) = full.0 {
+                    backlog += kept.len();
+                    *batch = kept;
+                }
+            }
+        }
+        let congested = backlog > MAX_FORWARD_BACKLOG || self.log.backlog() > MAX_LOG_BACKLOG;
+        if self.congested && !congested {
+            for (_, conn) in &self.conns {
+                conn.wake();
+            }
+        }
+        self.congested = congested;
+    }
+
+    /// When [`Self::end_turn`] must be called again although nothing came: another worker's mailbox was full or an operation
+    /// is to be repeated.
+    pub(crate) fn needs_turn(&self) -> bool {
+        !self.retries.is_empty() || self.outgoing.iter().any(|o| !o.is_empty())
+    }
+
+    /// Submits again what the engine could not do before.
+    pub(crate) fn retry(&mut self) {
+        let now = self.now.instant;
+        let mut due = Vec::new();
+        self.retries.retain(|(at, token)| {
+            let wait = *at > now;
+            if !wait {
+                due.push(*token);
+            }
+            wait
+        });
+        for token in due {
+            if let Some(entry) = self.in_engine.get(token_index(token)) {
+                self.ops.push((token, entry.op.clone()));
+                self.metrics.engine_retries.inc();
+            }
+        }
+    }
+
+    /// Bytes that the driver writes: all that waits for `slot`.
+    pub(crate) fn unsent(&self, slot: u32) -> &[u8] {
+        self.conns.get(slot as usize).map_or(&[], |c| &c.out[c.sent..])
+    }
+
+    /// The driver has written `n` of the bytes.
+    pub(crate) fn written(&mut self, slot: u32, n: usize) {
+        let Some(conn) = self.conns.get_mut(slot as usize) else { return };
+        conn.sent += n;
+        conn.send_oct += n as u64;
+        self.metrics.sent_bytes.add(n as u64);
+        if conn.sent < conn.out.len() {
+            return;
+        }
+        let mut buffer = std::mem::take(&mut conn.out);
+        conn.sent = 0;
+        let id = ConnId { slot, generation: conn.generation };
+        let (closing, stalled) = (conn.closing, std::mem::take(&mut conn.stalled));
+        if buffer.capacity() <= POOLED_CAPACITY && self.buffers.len() < POOLED_BUFFERS {
+            buffer.clear();
+            self.buffers.push(buffer);
+        }
+        if stalled && !closing {
+            self.pump(id);
+        }
+    }
+
+    /// Stops serving: every client gets its DISCONNECT and every durable session is written back.
+    pub(crate) fn shut_down(&mut self) {
+        let ids: Vec<_> = self.ids().collect();
+        for id in ids {
+            self.end(id, End::Shutdown);
+        }
+    }
+
+    /// Nothing is left to write, to wait for or to close.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.conns.is_empty() && self.log.is_idle()
+    }
+
+    // ---- connections ----
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = ConnId> + '_ {
+        self.conns.iter().map(|(slot, c)| ConnId { slot: slot_number(slot), generation: c.generation })
+    }
+
+    pub(crate) fn conn(&self, id: ConnId) -> Option<&Conn> {
+        self.conns.get(id.slot as usize).filter(|c| c.generation == id.generation)
+    }
+
+    pub(crate) fn conn_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
+        self.conns.get_mut(id.slot as usize).filter(|c| c.generation == id.generation)
+    }
+
+    pub(crate) fn owner(&self, id: ConnId) -> Owner {
+        Owner { worker: self.id, slot: id.slot, generation: id.generation }
+    }
+
+    /// Frees the slot once the connection is over and its socket closed.
+    pub(crate) fn reap(&mut self, id: ConnId) {
+        if self.conn(id).is_some_and(|c| !c.socket_open && matches!(c.phase, Phase::Over)) {
+            self.conns.remove(id.slot as usize);
+            self.metrics.connections.dec();
+        }
+    }
+
+    /// Appends bytes to what waits for the connection.
+    pub(crate) fn write(&mut self, id: ConnId, encode: impl FnOnce(&mut Vec<u8>)) {
+        let Some(conn) = self.conns.get_mut(id.slot as usize).filter(|c| c.generation == id.generation)
+        else {
+            return;
+        };
+        if !conn.socket_open {
+            return;
+        }
+        if conn.out.capacity() == 0
+            && let Some(buffer) = self.buffers.pop()
+        {
+            conn.out = buffer;
+        }
+        encode(&mut conn.out);
+        self.mark_dirty(id.slot);
+    }
+
+    /// Encodes a packet for the connection's version.
+    pub(crate) fn send(&mut self, id: ConnId, packet: &Packet<'_>) {
+        let Some(conn) = self.conn(id) else { return };
+        let (version, max) = (conn.version, conn.max_packet);
+        if encode::encoded_len(packet, version) > max as usize {
+            // [MQTT-3.1.2-24]: only explanations make our packets large; the caller leaves them out
+            return;
+        }
+        self.write(id, |out| {
+            if let Err(error) = encode::encode(packet, version, out) {
+                tracing::error!(packet = packet.name(), %error, "a packet of our own could not be encoded");
+            }
+        });
+    }
+
+    pub(crate) fn mark_dirty(&mut self, slot: u32) {
+        if let Some(conn) = self.conns.get_mut(slot as usize)
+            && !conn.dirty
+        {
+            conn.dirty = true;
+            self.dirty.push(slot);
+            self.wake_flush();
+        }
+    }
+
+    /// The slots that have something to write, for the driver to go through.
+    pub(crate) fn begin_flush(&mut self) -> Vec<u32> {
+        self.turn_wanted = false;
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// Gives the emptied list back, so that its memory is used again.
+    pub(crate) fn end_flush(&mut self, emptied: Vec<u32>) {
+        if self.dirty.is_empty() {
+            self.dirty = emptied;
+        }
+    }
+
+    /// The driver looks at the slot now.
+    pub(crate) fn clean(&mut self, slot: u32) {
+        if let Some(conn) = self.conns.get_mut(slot as usize) {
+            conn.dirty = false;
+        }
+    }
+
+    pub(crate) fn is_closing(&self, slot: u32) -> bool {
+        self.conns.get(slot as usize).is_some_and(|c| c.closing)
+    }
+
+    pub(crate) fn wake_slot(&self, slot: u32) {
+        if let Some(conn) = self.conns.get(slot as usize) {
+            conn.wake();
+        }
+    }
+
+    /// The socket is closed as soon as what waits is written, and in any case after [`LINGER`].
+    pub(crate) fn close(&mut self, id: ConnId) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        conn.closing = true;
+        conn.tail = Vec::new();
+        conn.wake();
+        self.mark_dirty(id.slot);
+        self.wheel.arm(id, self.now.instant + LINGER);
+    }
+
+    pub(crate) fn arm(&mut self, id: ConnId, at: Instant) {
+        self.wheel.arm(id, at);
+    }
+
+    fn timer(&mut self, id: ConnId) {
+        let now = self.now.instant;
+        let connect_timeout = self.config.connect_timeout;
+        let Some(conn) = self.conn_mut(id) else { return };
+        if conn.closing {
+            if conn.socket_open {
+                // it did not take its last bytes in time
+                conn.killed = true;
+                conn.wake();
+            }
+            return;
+        }
+        match conn.phase {
+            Phase::Connect => {
+                let due = conn.last_received.max(now.checked_sub(connect_timeout).unwrap_or(now));
+                if now >= due {
+                    self.end(id, End::ConnectTimeout);
+                }
+            }
+            Phase::Connected if conn.keep_alive_ms > 0 => {
+                let due = conn.last_received + Duration::from_millis(u64::from(conn.keep_alive_ms));
+                if now >= due {
+                    // [MQTT-3.1.2-22]
+                    self.end(id, End::KeepAlive);
+                } else {
+                    self.wheel.arm(id, due);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    // ---- packets ----
+
+    /// Handles every whole packet at the front of `input`; how many bytes were used.
+    fn process(&mut self, id: ConnId, input: &[u8]) -> usize {
+        let mut used = 0;
+        loop {
+            let Some(conn) = self.conn(id) else { return input.len() };
+            if conn.closing {
+                return input.len();
+            }
+            if !conn.processes() || used == input.len() {
+                return used;
+            }
+            let rest = &input[used..];
+            if matches!(conn.phase, Phase::Connect) && rest[0] >> 4 != 1 {
+                self.violation(
+                    id,
+                    ReasonCode::ProtocolError,
+                    "MQTT-3.1.0-1",
+                    "the first packet is not CONNECT",
+                );
+                return input.len();
+            }
+            match decode(rest, conn.version, Role::Client, self.config.max_packet_size) {
+                Ok(Decoded::Packet(packet, len)) => {
+                    used += len;
+                    self.packet(id, packet);
+                }
+                Ok(Decoded::Incomplete(_)) => return used,
+                Err(error) => {
+                    self.violation(id, error.reason, error.clause, error.detail);
+                    return input.len();
+                }
+            }
+        }
+    }
+
+    fn process_owned(&mut self, id: ConnId, mut bytes: Vec<u8>) {
+        let used = self.process(id, &bytes);
+        bytes.drain(..used);
+        if let Some(conn) = self.conn_mut(id)
+            && !conn.closing
+            && !bytes.is_empty()
+        {
+            // a large packet grows as it arrives; nothing is reserved on the word of a length
+            conn.tail = bytes;
+        }
+    }
+
+    fn keep_tail(&mut self, id: ConnId, rest: &[u8]) {
+        if rest.is_empty() {
+            return;
+        }
+        if let Some(conn) = self.conn_mut(id)
+            && !conn.closing
+        {
+            conn.tail.extend_from_slice(rest);
+        }
+    }
+
+    /// Goes on with what was kept while the connection could not be processed.
+    pub(crate) fn unpause(&mut self, id: ConnId) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        if !conn.processes() {
+            return;
+        }
+        if !conn.tail.is_empty() {
+            let tail = std::mem::take(&mut conn.tail);
+            self.process_owned(id, tail);
+        }
+        if let Some(conn) = self.conn(id) {
+            conn.wake();
+        }
+    }
+
+    fn packet(&mut self, id: ConnId, packet: Packet<'_>) {
+        match packet {
+            Packet::Publish(publish) => self.on_publish(id, &publish),
+            Packet::Puback(ack) => self.on_puback(id, ack.packet_id),
+            Packet::Pubrec(ack) => self.on_pubrec(id, ack.packet_id, ack.reason),
+            Packet::Pubrel(ack) => self.on_pubrel(id, ack.packet_id),
+            Packet::Pubcomp(ack) => self.on_pubcomp(id, ack.packet_id),
+            Packet::Pingreq => self.write(id, encode::pingresp),
+            Packet::Subscribe(subscribe) => self.on_subscribe(id, &subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(id, &unsubscribe),
+            Packet::Disconnect(disconnect) => self.on_disconnect(id, &disconnect),
+            Packet::Connect(connect) => self.on_connect(id, *connect),
+            Packet::Auth(_) => {
+                // no extended authentication was begun [MQTT-4.12.0-6]
+                self.violation(id, ReasonCode::ProtocolError, "MQTT-4.12.0-6", "AUTH without an exchange");
+            }
+            Packet::Connack(_) | Packet::Suback(_) | Packet::Unsuback(_) | Packet::Pingresp => {
+                self.violation(id, ReasonCode::ProtocolError, "2.1.2", "a packet only servers send");
+            }
+        }
+    }
+
+    pub(crate) fn violation(
+        &mut self,
+        id: ConnId,
+        reason: ReasonCode,
+        clause: &'static str,
+        detail: &'static str,
+    ) {
+        self.end(id, End::Violation { reason, clause, detail });
+    }
+
+    // ---- acknowledgements in order ----
+
+    /// The name of the next acknowledgement of the connection.
+    pub(crate) fn next_ack(&self, id: ConnId) -> AckRef {
+        let seq = self.conn(id).map_or(0, |c| c.acks_first + c.acks.len() as u64);
+        AckRef { conn: id, seq }
+    }
+
+    /// Sends an acknowledgement as soon as all before it are sent and nothing is left to wait for.
+    pub(crate) fn acknowledge(&mut self, id: ConnId, ack: PendingAck) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        if ack.waits == 0 && conn.acks.is_empty() {
+            self.write_ack(id, ack.kind, ack.packet_id, ack.reason);
+            return;
+        }
+        conn.acks.push_back(ack);
+        self.flush_acks(id);
+    }
+
+    fn write_ack(&mut self, id: ConnId, kind: AckKind, packet_id: PacketId, reason: ReasonCode) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        let version = conn.version;
+        if let Some(session) = &mut conn.session {
+            match kind {
+                AckKind::Puback => session.inbound.qos1_end(),
+                AckKind::Pubrec if reason.is_error() => {
+                    session.inbound.release(packet_id);
+                }
+                AckKind::Pubrec | AckKind::Pubcomp => {}
+            }
+        }
+        if reason.is_error() && !version.is_v5() {
+            // before version 5 there is no way to say no: no acknowledgement, and the door is closed
+            if kind != AckKind::Pubcomp {
+                self.violation(id, reason, "4.3.2", "the message could not be taken");
+                return;
+            }
+        }
+        self.write(id, |out| match kind {
+            AckKind::Puback => encode::puback(version, packet_id, reason, out),
+            AckKind::Pubrec => encode::pubrec(version, packet_id, reason, out),
+            AckKind::Pubcomp => encode::pubcomp(version, packet_id, reason, out),
+        });
+    }
+
+    /// One of the operations an acknowledgement waits for is done.
+    pub(crate) fn ack_done(&mut self, ack: AckRef, failed: Option<ReasonCode>) {
+        let Some(conn) = self.conn_mut(ack.conn) else { return };
+        let Some(index) = ack.seq.checked_sub(conn.acks_first) else { return };
+        let Some(pending) = usize::try_from(index).ok().and_then(|i| conn.acks.get_mut(i)) else { return };
+        pending.waits = pending.waits.saturating_sub(1);
+        if let Some(reason) = failed {
+            pending.reason = reason;
+        }
+        if pending.waits == 0 && pending.then_forget {
+            pending.then_forget = false;
+            pending.waits = 1;
+            let packet_id = pending.packet_id;
+            self.forget_incoming(ack, packet_id);
+            return;
+        }
+        self.flush_acks(ack.conn);
+    }
+
+    fn flush_acks(&mut self, id: ConnId) {
+        let mut sent = false;
+        while let Some(conn) = self.conn_mut(id) {
+            let Some(ack) = conn.acks.pop_front_if(|ack| ack.waits == 0) else { break };
+            conn.acks_first += 1;
+            sent = true;
+            self.write_ack(id, ack.kind, ack.packet_id, ack.reason);
+        }
+        if sent {
+            if self.conn(id).is_some_and(|c| c.acks.is_empty()) {
+                if let Some(conn) = self.conn_mut(id) {
+                    conn.acks = std::collections::VecDeque::new();
+                }
+                self.go_on_leaving(id);
+            }
+            self.unpause(id);
+        }
+    }
+
+    // ---- the engine ----
+
+    /// Submits an operation at the end of the turn.
+    pub(crate) fn submit(&mut self, op: Op, waiting: Waiting) {
+        let token = self.in_engine.insert(InEngine { op: op.clone(), waiting }) as Token;
+        self.ops.push((token, op));
+        self.wake_flush();
+    }
+
+    /// Submits an operation now: before anything that follows in this process looks at its effect.
+    pub(crate) fn submit_now(&mut self, op: Op, waiting: Waiting) {
+        let token = self.in_engine.insert(InEngine { op: op.clone(), waiting }) as Token;
+        self.ops.push((token, op));
+        self.shared.engine.submit(self.port, std::mem::take(&mut self.ops));
+    }
+
+    /// The turn has something to hand over at its end.
+    pub(crate) fn wake_flush(&mut self) {
+        if !self.turn_wanted {
+            self.turn_wanted = true;
+            if let Some(waker) = &self.flush_waker {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
+    fn arrival(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Done { token, result } => self.done(token, result),
+            Arrival::Frames { shard, frames } => self.on_frames(shard, &frames),
+            Arrival::Truncated { shard, first } => self.on_truncated(shard, first),
+            Arrival::Changed { .. }
+            | Arrival::WatchReady { .. }
+            | Arrival::Lane { .. }
+            | Arrival::LaneGap { .. }
+            | Arrival::LeaseLost { .. } => {
+                // a worker neither watches nor holds leases; lanes carry nothing while there is one node
+            }
+        }
+    }
+
+    fn done(&mut self, token: Token, result: Result<Reply, EngineError>) {
+        if let Err(error @ (EngineError::Unavailable | EngineError::Unknown | EngineError::Busy)) = result
+            && self.in_engine.contains(token_index(token))
+            && !self.gives_up(token, error)
+        {
+            self.retries.push((self.now.instant + RETRY_AFTER, token));
+            return;
+        }
+        let Some(entry) = self.in_engine.try_remove(token_index(token)) else { return };
+        if let Err(error) = &result
+            && !matches!(error, EngineError::Truncated { .. })
+        {
+            tracing::warn!(%error, "the engine refused an operation");
+        }
+        match entry.waiting {
+            Waiting::Ack(ack) => self.ack_done(ack, result.err().map(reason_of)),
+            Waiting::Append(shard) => self.appended(shard, result),
+            Waiting::Load(id) => self.loaded(id, result),
+            Waiting::Resume(id, shard) => self.resume_frame(id, shard, result),
+            Waiting::Opened(id) => self.opened(id, result.err()),
+            Waiting::Closed(id) => self.left(id),
+            Waiting::Subscribed(id, granted) => self.subscribed(id, *granted, result.err()),
+            Waiting::Unsubscribed(id, packet_id, reasons) => self.unsubscribed(id, packet_id, reasons),
+            Waiting::Retained(id, wanted) => self.send_retained(id, wanted),
+            Waiting::Replay(id, shard) => self.replayed(id, shard, result),
+            Waiting::Nobody(_) => {}
+        }
+    }
+
+    /// Whether an operation is not worth repeating: a full register says so to whoever can be told.
+    fn gives_up(&self, token: Token, error: EngineError) -> bool {
+        error == EngineError::Busy
+            && self
+                .in_engine
+                .get(token_index(token))
+                .is_some_and(|e| matches!(e.waiting, Waiting::Ack(_) | Waiting::Nobody("retain")))
+    }
+
+    /// Position up to which this worker has been given every frame, for each shard.
+    pub(crate) fn tails(&self) -> &[Pos] {
+        self.log.tails()
+    }
+
+    pub(crate) fn lookup(&mut self, topic: &str) -> Rc<crate::router::Routes> {
+        self.routes.lookup(&self.shared.router, topic)
+    }
+}
+
+/// What an MQTT 5 client is told when the engine could not do it.
+pub(crate) fn reason_of(error: EngineError) -> ReasonCode {
+    match error {
+        EngineError::TooLarge => ReasonCode::PacketTooLarge,
+        EngineError::Busy => ReasonCode::QuotaExceeded,
+        EngineError::Unavailable
+        | EngineError::Unknown
+        | EngineError::Fenced { .. }
+        | EngineError::Conflict { .. }
+        | EngineError::Truncated { .. }
+        | EngineError::Corrupt => ReasonCode::ImplementationSpecificError,
+    }
+}
+
+fn slot_number(slot: usize) -> u32 {
+    // descriptors run out long before four billion connections of one worker
+    u32::try_from(slot).unwrap_or(u32::MAX)
+}
+
+fn token_index(token: Token) -> usize {
+    usize::try_from(token).unwrap_or(usize::MAX)
+}
+
+/// Versions differ in what can be said at all.
+pub(crate) fn speaks_reasons(version: Version) -> bool {
+    version.is_v5()
+}
