@@ -60,7 +60,8 @@ pub enum Arrival {
         /// How many.
         missing: u64,
     },
-    /// A lease this port held is no longer its own: whatever it protected must stop at once.
+    /// A lease this port held is no longer its own: whatever it protected must stop at once. Never comes before the answer
+    /// that granted it.
     LeaseLost {
         /// Which lease.
         key: Key,

@@ -92,7 +92,31 @@ impl fmt::Debug for Key {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::{Just, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
+
     use super::Key;
+
+    /// Parts of the bytes that escapes are made of, and others.
+    fn parts() -> impl proptest::strategy::Strategy<Value = Vec<Vec<u8>>> {
+        let byte = prop_oneof![Just(b'/'), Just(b'~'), Just(b'0'), Just(b'1'), Just(b'a'), Just(0xff)];
+        prop::collection::vec(prop::collection::vec(byte, 0..4), 0..4)
+    }
+
+    fn key(parts: &[Vec<u8>]) -> Key {
+        Key::of("k", &parts.iter().map(Vec::as_slice).collect::<Vec<_>>())
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_lies_below_another_only_if_its_parts_do(a in parts(), b in parts()) {
+            prop_assert_eq!(key(&a) == key(&b), a == b);
+            prop_assert_eq!(key(&a).starts_with(&key(&b).below()), a.len() > b.len() && a.starts_with(&b));
+            if let Some(last) = a.last() {
+                prop_assert_eq!(&key(&a).last_part(), last);
+            }
+            prop_assert!(key(&a).as_bytes().len() <= Key::MAX_LEN);
+        }
+    }
 
     #[test]
     fn a_part_cannot_reach_into_another_record() {

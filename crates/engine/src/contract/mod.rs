@@ -16,6 +16,8 @@ pub mod log;
 pub mod order;
 mod probe;
 pub mod register;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::sync::Arc;
@@ -112,6 +114,7 @@ macro_rules! contract_tests {
                 a_scan_goes_on_after_a_key_that_is_gone
                 a_watch_gives_the_records_then_ready_then_changes
                 a_watch_keeps_to_its_prefix_exactly
+                a_long_snapshot_comes_in_pieces
                 a_watch_gives_changes_in_the_order_of_revisions
                 a_watch_during_writes_misses_nothing
                 a_barrier_is_answered_after_the_watchers_were_given_everything

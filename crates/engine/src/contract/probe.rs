@@ -43,6 +43,8 @@ pub enum LaneEvent {
 #[derive(Debug, Default)]
 struct Seen {
     open: HashSet<Token>,
+    /// Tokens in the order in which they were answered.
+    order: Vec<Token>,
     answers: HashMap<Token, Result<Reply, EngineError>>,
     frames: HashMap<Shard, Vec<LogFrame>>,
     truncated: HashMap<Shard, Vec<Pos>>,
@@ -81,6 +83,7 @@ impl Seen {
                 if !self.open.remove(&token) {
                     self.violations.push(format!("token {token} was not asked or answered twice"));
                 }
+                self.order.push(token);
                 self.answers.insert(token, result);
             }
             Arrival::Frames { shard, frames } => {
@@ -109,7 +112,7 @@ impl Seen {
 }
 
 /// A port of an engine that a test asks and waits for. Every wait ends within [`PATIENCE`], with a panic that says what was
-/// awaited. Arrivals that the trait forbids (a token answered twice, a gap, a piece above 1 MiB) make the next wait panic.
+/// awaited; what is answered with "retry" is repeated at most about as long. Arrivals that the trait forbids (a token answered twice, a gap, a piece above 1 MiB) make the next wait panic.
 pub struct Probe {
     engine: Arc<dyn Engine>,
     port: Port,
@@ -174,6 +177,15 @@ impl Probe {
     /// Waits for one answer.
     pub fn answer(&self, token: Token) -> Result<Reply, EngineError> {
         self.wait(&format!("the answer to token {token}"), |seen| seen.answers.remove(&token))
+    }
+
+    /// Waits until all of these are answered; gives them in the order in which that happened.
+    pub fn answered_in_order(&self, tokens: &[Token]) -> Vec<Token> {
+        let wanted: HashSet<_> = tokens.iter().collect();
+        self.wait("the answers", |seen| {
+            let order: Vec<_> = seen.order.iter().filter(|token| wanted.contains(token)).copied().collect();
+            (order.len() == tokens.len()).then_some(order)
+        })
     }
 
     /// One operation, whatever its answer is.

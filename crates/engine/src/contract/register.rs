@@ -281,6 +281,23 @@ pub fn a_watch_keeps_to_its_prefix_exactly(make: Make) {
     assert_eq!(records.into_keys().collect::<Vec<_>>(), inside);
 }
 
+pub fn a_long_snapshot_comes_in_pieces(make: Make) {
+    let engine = make(Setup::default());
+    let probe = Probe::new(&engine);
+    let size = engine.guarantees().max_value.min(300_000);
+    for i in 0..20 {
+        probe.set(&key(&format!("k{i}")), vec![i; size]);
+    }
+    // The probe refuses arrivals of more than 1 MiB. The writes come while the snapshot is on its way.
+    let watch = probe.watch(&key("k"));
+    probe.set(&key("k0"), "new");
+    probe.put(&[Write::delete(key("k9"))]).expect("no condition");
+    probe.barrier(&key("k"));
+    let records = play(&probe.watched_now(watch));
+    assert_eq!(records.len(), 19);
+    assert_eq!(records.get(&key("k0")), Some(&b"new".to_vec()));
+}
+
 pub fn a_watch_gives_changes_in_the_order_of_revisions(make: Make) {
     let engine = make(Setup::default());
     let watchers = [Probe::new(&engine), Probe::new(&engine)];

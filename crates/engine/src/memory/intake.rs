@@ -17,7 +17,8 @@ const OP_COST: usize = 128;
 pub(super) enum Command {
     /// Operations that were admitted.
     Batch(Port, std::vec::IntoIter<(Token, Op)>),
-    /// Operations that were not: to be answered with Busy.
+    /// Operations that were not: to be answered with Busy. What they held has been let go, so that a submitter who does
+    /// not stop costs a number for each.
     Refused(Port, Vec<Token>),
     /// See [`crate::Engine::tail`].
     Tail(Port, Shard, Pos),

@@ -2,6 +2,9 @@
 
 use crate::{Arrival, EngineError, Port, Reply, Token};
 
+/// How many arrivals of a port in a turn are nothing unusual.
+const USUAL: usize = 1024;
+
 /// Arrivals by port, in order.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
@@ -40,8 +43,8 @@ impl Outbox {
         let ports = &mut self.ports;
         self.dirty.drain(..).filter_map(|port| {
             let list = ports.get_mut(usize::from(port.0))?;
-            // The next turn's batch is likely to be as long as this one.
-            let capacity = list.len();
+            // The next turn's batch is likely to be as long as this one; after an unusual one no memory stays behind.
+            let capacity = list.len().min(USUAL);
             Some((port, std::mem::replace(list, Vec::with_capacity(capacity))))
         })
     }

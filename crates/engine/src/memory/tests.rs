@@ -240,6 +240,20 @@ fn a_dropped_engine_lets_go_of_its_thread_and_inboxes() {
 }
 
 #[test]
+fn a_lease_may_last_longer_than_time_can_be_counted() {
+    let probe = Probe::new(&memory(Setup::default()));
+    for (n, ttl) in [Duration::MAX, Duration::MAX / 2, Duration::from_secs(u64::MAX)].into_iter().enumerate()
+    {
+        let lease = Key::of("l", &[&[b'a' + n as u8]]);
+        let epoch = probe.acquire(&lease, 1, ttl).expect("it is free");
+        assert_eq!(probe.acquire(&lease, 2, ttl), Err(EngineError::Fenced { current: epoch }));
+        assert_eq!(probe.acquire(&lease, 1, ttl), Ok(epoch));
+    }
+    probe.release(&Key::of("l", &[b"a"]), 1);
+    assert!(probe.acquire(&Key::of("l", &[b"a"]), 2, Duration::MAX).is_ok());
+}
+
+#[test]
 fn an_engine_that_waits_for_a_lease_sleeps() {
     static LOOKS: AtomicU64 = AtomicU64::new(0);
     fn counting() -> Instant {
