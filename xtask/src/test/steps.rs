@@ -30,6 +30,7 @@ pub(super) const STEPS: &[Step] = &[
     Step { name: "unit", what: "tests of each crate, and the examples in the docs", run: unit },
     Step { name: "simulation", what: "simulated worlds: fixed seeds, then a fresh one", run: simulation },
     Step { name: "e2e", what: "the program against real clients, brokers and balancers", run: end_to_end },
+    Step { name: "fuzz", what: "every fuzz target for some seconds", run: fuzz },
     Step { name: "deny", what: "licences, banned and doubled crates, sources of dependencies", run: deny },
     Step { name: "docs", what: "the documentation builds without warnings", run: docs },
 ];
@@ -43,8 +44,13 @@ const SIMULATIONS: &str = "sim_";
 /// From here a simulation takes its seed; without it, it runs its fixed ones.
 const SEED: &str = "TIDEGATE_SEED";
 
+/// How long each fuzz target runs here. It shows that the targets work and that nothing near the seeds breaks;
+/// hours are for `fuzz/run.sh` by hand.
+const FUZZ_SECONDS: &str = "15";
+
 fn format(workspace: &Workspace) -> Result<String, String> {
     run(in_workspace(workspace).args(["fmt", "--all", "--check"]))?;
+    run(in_workspace(workspace).args(["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))?;
     Ok(String::new())
 }
 
@@ -129,6 +135,11 @@ fn end_to_end(workspace: &Workspace) -> Result<String, String> {
     }
     run(tests.args(["-p", package, "--test", binary]))?;
     Ok(String::new())
+}
+
+fn fuzz(workspace: &Workspace) -> Result<String, String> {
+    run(Command::new("sh").current_dir(&workspace.root).args(["fuzz/run.sh", FUZZ_SECONDS]))?;
+    Ok(format!("{FUZZ_SECONDS} s each"))
 }
 
 /// Licences, bans and sources are judged from what cargo has already. The advisories are a database of their

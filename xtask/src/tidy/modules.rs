@@ -4,10 +4,14 @@ use std::collections::HashSet;
 
 use super::{Finding, RustFile, Tree};
 
-/// The first line says what the module is for. Files of tests beside their subject need no other note than its own.
+/// The first line says what the module is for. Files of tests beside their subject need no other note than its own,
+/// and a fuzz target is one line that names the function it feeds.
 pub(super) fn check_notes(tree: &Tree) -> Vec<Finding> {
-    let subject_speaks =
-        |file: &RustFile| file.path.ends_with("/tests.rs") || file.path.contains("/src/") && file.is_test();
+    let subject_speaks = |file: &RustFile| {
+        let beside_subject =
+            file.path.ends_with("/tests.rs") || file.path.contains("/src/") && file.is_test();
+        beside_subject || file.path.starts_with("fuzz/targets/")
+    };
     tree.rust
         .iter()
         .filter(|file| !subject_speaks(file) && !opens_with_note(&file.text))
@@ -59,7 +63,7 @@ fn is_root(path: &str) -> bool {
     let parts: Vec<&str> = path.split('/').collect();
     match parts.as_slice() {
         [.., "src", "lib.rs" | "main.rs"] | [.., "build.rs"] => true,
-        [.., "src", "bin", _] | [.., "fuzz_targets", _] => true,
+        [.., "src", "bin", _] | ["fuzz", "targets", _] => true,
         ["crates" | "fuzz", .., "tests" | "examples" | "benches", _] => !parts.contains(&"src"),
         ["crates", _, "tests" | "examples" | "benches", _, "main.rs"] => true,
         _ => false,
@@ -85,6 +89,7 @@ mod tests {
     fn tests_beside_their_subject_need_no_note() {
         check_lines(check_notes, "crates/net/src/peek/tests.rs", "use super::*;\n", &[]);
         check_lines(check_notes, "crates/net/src/tests/peek.rs", "use super::*;\n", &[]);
+        check_lines(check_notes, "fuzz/targets/peek.rs", "#![no_main]\n\nfuzz_target!(peek);\n", &[]);
     }
 
     #[test]
@@ -106,7 +111,7 @@ mod tests {
             "crates/net/src/bin/probe.rs",
             "crates/net/tests/contract.rs",
             "crates/tidegate/tests/it/main.rs",
-            "fuzz/fuzz_targets/decode.rs",
+            "fuzz/targets/decode.rs",
         ] {
             check_lines(check_reached, path, "", &[]);
         }
