@@ -7,3 +7,4 @@ mod inflight;
 mod names;
 mod oracle;
 mod round_trip;
+mod seeds;
