@@ -15,3 +15,8 @@ pub mod proxy_protocol;
 pub mod read;
 #[cfg(target_os = "linux")]
 pub mod splice;
+
+/// Between fork and exec a child process has all our sockets, and a port that was just freed seems taken. Tests that
+/// spawn write, tests that need a port to be free again read.
+#[cfg(test)]
+static SPAWN: std::sync::RwLock<()> = std::sync::RwLock::new(());

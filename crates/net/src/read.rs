@@ -46,3 +46,37 @@ pub async fn read_into(stream: &TcpStream, buffer: &mut Vec<u8>, max: usize) -> 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn reading_adds_at_most_what_is_asked_and_knows_silence_from_the_end() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let work = async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (server, _) = listener.accept().await.unwrap();
+            let mut buffer = b"kept".to_vec();
+            assert_eq!(try_read_into(&server, &mut buffer, 5).unwrap(), Progress::Pending);
+            client.write_all(b"0123456").await.unwrap();
+            client.shutdown().await.unwrap();
+            assert_eq!(read_into(&server, &mut buffer, 5).await.unwrap(), 5);
+            assert_eq!(buffer, b"kept01234");
+            // Asking for nothing would look like the end.
+            assert_eq!(try_read_into(&server, &mut buffer, 0).unwrap(), Progress::Bytes(1));
+            assert_eq!(read_into(&server, &mut buffer, 100).await.unwrap(), 1);
+            assert_eq!(read_into(&server, &mut buffer, 100).await.unwrap(), 0);
+            assert_eq!(try_read_into(&server, &mut buffer, 100).unwrap(), Progress::Closed);
+            assert_eq!(buffer, b"kept0123456");
+        };
+        runtime
+            .block_on(async { tokio::time::timeout(Duration::from_secs(20), work).await.expect("in time") });
+    }
+}

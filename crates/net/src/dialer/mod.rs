@@ -52,17 +52,7 @@ impl Dialer {
     /// `TimedOut` after the timeout; `InvalidInput` when there are source addresses but none of the server's
     /// family; `AddrNotAvailable` when no source address has a port left; or what the network said.
     pub async fn connect(&self, addr: SocketAddr) -> io::Result<TcpStream> {
-        let attempt = async {
-            let sources = self.sources_for(addr)?;
-            let mut last = None;
-            for source in sources {
-                match connect_from(source, addr).await {
-                    Err(error) if exhausted(&error) => last = Some(error),
-                    outcome => return outcome,
-                }
-            }
-            Err(last.unwrap_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable)))
-        };
+        let attempt = async { connect_in_turn(self.sources_for(addr)?, addr, open).await };
         match tokio::time::timeout(self.connect_timeout, attempt).await {
             Ok(outcome) => outcome,
             Err(_) => {
@@ -95,9 +85,21 @@ fn exhausted(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse)
 }
 
-async fn connect_from(source: Option<IpAddr>, addr: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpSocket::from_std_stream(open(source, addr)?.into()).connect(addr).await?;
-    Ok(stream)
+/// Connects from the first of the sources that has a port left.
+async fn connect_in_turn(
+    sources: Vec<Option<IpAddr>>,
+    addr: SocketAddr,
+    open: impl Fn(Option<IpAddr>, SocketAddr) -> io::Result<Socket>,
+) -> io::Result<TcpStream> {
+    let mut last = None;
+    for source in sources {
+        let socket = TcpSocket::from_std_stream(open(source, addr)?.into());
+        match socket.connect(addr).await {
+            Err(error) if exhausted(&error) => last = Some(error),
+            outcome => return outcome,
+        }
+    }
+    Err(last.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
 }
 
 /// A socket for a connection to `addr`, bound to its source address but to no port.

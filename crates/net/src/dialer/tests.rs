@@ -1,1 +1,191 @@
+use std::collections::BTreeSet;
 
+use tokio::net::TcpListener;
+
+use super::*;
+
+const WAIT: Duration = Duration::from_secs(20);
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(WAIT, work).await.expect("in time") })
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+async fn server() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let bound = listener.local_addr().unwrap();
+    (listener, bound)
+}
+
+#[test]
+fn without_source_addresses_the_kernel_chooses() {
+    block_on(async {
+        let (listener, addr) = server().await;
+        let stream = Dialer::new(vec![], WAIT).connect(addr).await.unwrap();
+        assert_eq!(listener.accept().await.unwrap().1, stream.local_addr().unwrap());
+        assert!(stream.nodelay().unwrap());
+    });
+}
+
+#[test]
+fn source_addresses_are_used_in_turn() {
+    block_on(async {
+        let (listener, addr) = server().await;
+        let sources = vec![ip("127.0.0.2"), ip("::1"), ip("127.0.0.3"), ip("127.0.0.4")];
+        let dialer = Dialer::new(sources.clone(), WAIT);
+        assert_eq!((dialer.source_addresses(), dialer.connect_timeout()), (&sources[..], WAIT));
+        let mut peers = Vec::new();
+        for _ in 0..6 {
+            let stream = dialer.connect(addr).await.unwrap();
+            assert!(stream.nodelay().unwrap());
+            peers.push(listener.accept().await.unwrap().1.ip().to_string());
+        }
+        assert_eq!(peers, ["127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.2", "127.0.0.3", "127.0.0.4"]);
+    });
+}
+
+#[test]
+fn ipv6_has_its_own_source_addresses() {
+    block_on(async {
+        let listener = TcpListener::bind("[::1]:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let stream = Dialer::new(vec![ip("127.0.0.2"), ip("::1")], WAIT).connect(addr).await.unwrap();
+        assert_eq!(stream.local_addr().unwrap().ip(), ip("::1"));
+        let error = Dialer::new(vec![ip("127.0.0.2")], WAIT).connect(addr).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(error.to_string(), format!("no source address has the address family of {addr}"));
+    });
+}
+
+/// A socket that may use this one local port only, ip(7) `IP_LOCAL_PORT_RANGE`: the port range of a test.
+#[cfg(target_os = "linux")]
+fn with_one_port(socket: Socket, port: u16) -> io::Result<Socket> {
+    const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
+    let range = u32::from(port) << 16 | u32::from(port);
+    sockopt::set(&socket, IP_LOCAL_PORT_RANGE, range.cast_signed())?;
+    Ok(socket)
+}
+
+/// A port that nobody uses at 127.0.0.9, of those that tests on this machine do not get by themselves.
+fn free_port() -> u16 {
+    let taken = std::net::TcpListener::bind("127.0.0.9:0").unwrap();
+    taken.local_addr().unwrap().port()
+}
+
+/// The promise behind the option, seen from outside: with one local port in all, two servers are reached from it at
+/// the same time, and a third connection, to the first server again, finds no port.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_source_port_serves_every_server_once() {
+    let _no_child_has_our_sockets = crate::SPAWN.read();
+    block_on(async {
+        let ((_one, first), (_two, second)) = (server().await, server().await);
+        let port = free_port();
+        let source = Some(ip("127.0.0.9"));
+        // The range must be there before bind(2) for a bind that takes a port, so `open` is done by hand.
+        let narrow = |source: Option<IpAddr>, addr: SocketAddr| {
+            let socket = with_one_port(open(None, addr)?, port)?;
+            sockopt::bind_address_no_port(&socket)?;
+            socket.bind(&SocketAddr::new(source.unwrap(), 0).into())?;
+            Ok(socket)
+        };
+        let one = connect_in_turn(vec![source], first, narrow).await.unwrap();
+        let two = connect_in_turn(vec![source], second, narrow).await.unwrap();
+        assert_eq!(one.local_addr().unwrap(), two.local_addr().unwrap());
+        assert_eq!(one.local_addr().unwrap().port(), port);
+        let error = connect_in_turn(vec![source], first, narrow).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
+        // The next source address has its turn then.
+        let three = connect_in_turn(vec![source, Some(ip("127.0.0.8"))], first, narrow).await.unwrap();
+        assert_eq!(three.local_addr().unwrap(), SocketAddr::new(ip("127.0.0.8"), port));
+
+        // And without the option the same port can't be had twice.
+        let plain = || {
+            let socket = with_one_port(open(None, first)?, port)?;
+            socket.bind(&SocketAddr::new(ip("127.0.0.9"), 0).into())
+        };
+        assert_eq!(plain().unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_bound_socket_has_the_option_and_no_port_yet() {
+    for (source, addr) in [("127.0.0.2", "127.0.0.1:1"), ("::1", "[::1]:1")] {
+        let socket = open(Some(ip(source)), addr.parse().unwrap()).unwrap();
+        let local = socket.local_addr().unwrap().as_socket().unwrap();
+        assert_eq!((local.ip(), local.port()), (ip(source), 0));
+    }
+}
+
+#[test]
+fn a_refused_connection_is_said_so_at_once() {
+    let _no_child_has_our_sockets = crate::SPAWN.read();
+    block_on(async {
+        let (listener, addr) = server().await;
+        drop(listener);
+        let error =
+            Dialer::new(vec![ip("127.0.0.2"), ip("127.0.0.3")], WAIT).connect(addr).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    });
+}
+
+#[test]
+fn a_source_address_of_another_machine_is_an_error() {
+    block_on(async {
+        let (_listener, addr) = server().await;
+        let error = Dialer::new(vec![ip("192.0.2.1")], WAIT).connect(addr).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
+    });
+}
+
+/// A server whose queue is full drops what comes next: the connection neither succeeds nor fails.
+#[test]
+fn a_silent_server_costs_no_more_than_the_timeout() {
+    block_on(async {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket.listen(0).unwrap();
+        let addr = socket.local_addr().unwrap().as_socket().unwrap();
+        let dialer = Dialer::new(vec![], Duration::from_millis(100));
+        let mut filling = Vec::new();
+        let error = loop {
+            match dialer.connect(addr).await {
+                Ok(stream) => filling.push(stream),
+                Err(error) => break error,
+            }
+            assert!(filling.len() < 100, "the queue has no end");
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(error.to_string(), "no connection after 100 ms");
+    });
+}
+
+#[test]
+fn a_clone_begins_its_own_turns() {
+    let dialer = Dialer::new(vec![ip("127.0.0.2"), ip("127.0.0.3")], WAIT);
+    let addr = "127.0.0.1:1".parse().unwrap();
+    let first = dialer.sources_for(addr).unwrap();
+    assert_ne!(dialer.sources_for(addr).unwrap(), first);
+    let other = dialer.clone();
+    assert_eq!(other.sources_for(addr).unwrap(), first);
+    assert_ne!(dialer.sources_for(addr).unwrap(), other.sources_for(addr).unwrap());
+}
+
+#[test]
+fn names_and_addresses_resolve() {
+    block_on(async {
+        assert_eq!(resolve("127.0.0.1:80").await.unwrap(), ["127.0.0.1:80".parse::<SocketAddr>().unwrap()]);
+        assert_eq!(resolve("[::1]:80").await.unwrap(), ["[::1]:80".parse::<SocketAddr>().unwrap()]);
+        let local = resolve("localhost:80").await.unwrap();
+        assert!(local.iter().all(|addr| addr.ip().is_loopback() && addr.port() == 80), "{local:?}");
+        assert_eq!(local.iter().collect::<BTreeSet<_>>().len(), local.len(), "each once");
+        for text in ["", "localhost", "localhost:", "localhost:http", "127.0.0.1", "a b:80"] {
+            assert!(resolve(text).await.is_err(), "{text}");
+        }
+    });
+}

@@ -6,10 +6,10 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
 
-use socket2::SockRef;
+use socket2::{SockRef, Type};
 
 /// The passed listener of that address, if there is one.
 pub(super) fn find(addr: SocketAddr) -> io::Result<Option<&'static TcpListener>> {
@@ -21,25 +21,29 @@ pub(super) fn find(addr: SocketAddr) -> io::Result<Option<&'static TcpListener>>
     }
 }
 
-/// Takes over what is listed in `LISTEN_FDS`. What is no TCP listener is closed with a warning.
+/// Takes over what is listed in `LISTEN_FDS`. What is no TCP listener is left alone, with a warning.
 fn take() -> io::Result<Vec<(SocketAddr, TcpListener)>> {
     let mut passed = Vec::new();
     for number in sd_notify::listen_fds()? {
-        // SAFETY: the descriptor is open, sd_notify has just set a flag on it. It is ours alone: LISTEN_PID names
-        // this process, the protocol gives it the descriptors from 3 on, and this function runs once (OnceLock)
-        // and is the only one that takes them.
+        // SAFETY: the descriptor is open, sd_notify has just set a flag on it, and it stays open
+        // while it is borrowed: nobody but this function knows that it is there.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+        let Some(bound) = tcp_listener(&borrowed) else {
+            tracing::warn!(fd = number, "a passed descriptor is no TCP listener and is left alone");
+            continue;
+        };
+        // SAFETY: the descriptor is open, and it is ours alone: LISTEN_PID names this process, the protocol gives
+        // it the descriptors from 3 on, and this function runs once (OnceLock) and is the only one that takes them.
         let fd = unsafe { OwnedFd::from_raw_fd(number) };
-        let socket = SockRef::from(&fd);
-        let tcp =
-            socket.r#type().ok() == Some(socket2::Type::STREAM) && socket.is_listener().unwrap_or(false);
-        let bound = socket.local_addr().ok().and_then(|addr| addr.as_socket());
-        match bound {
-            Some(bound) if tcp => {
-                socket.set_nonblocking(true)?;
-                passed.push((bound, TcpListener::from(fd)));
-            }
-            _ => tracing::warn!(fd = number, "a passed descriptor is no TCP listener and is closed"),
-        }
+        SockRef::from(&fd).set_nonblocking(true)?;
+        passed.push((bound, TcpListener::from(fd)));
     }
     Ok(passed)
+}
+
+/// The address of a TCP listener; nothing for any other descriptor.
+fn tcp_listener(fd: &BorrowedFd<'_>) -> Option<SocketAddr> {
+    let socket = SockRef::from(fd);
+    let stream = socket.r#type().ok()? == Type::STREAM;
+    if stream && socket.is_listener().ok()? { socket.local_addr().ok()?.as_socket() } else { None }
 }
