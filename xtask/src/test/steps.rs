@@ -72,9 +72,10 @@ fn clippy(workspace: &Workspace) -> Result<String, String> {
 }
 
 fn unit(workspace: &Workspace) -> Result<String, String> {
-    let (package, binary) = END_TO_END;
+    let (package, _) = END_TO_END;
     let remark = if has_nextest(workspace) {
-        let others = format!("not (binary_id({package}::{binary}) or test({}))", simulation_pattern());
+        let others =
+            format!("not (package({package}) and kind(test)) and not test({})", simulation_pattern());
         run(testing(workspace).args(["nextest", "run", "--workspace", "-E", &others]))?;
         String::new()
     } else {
