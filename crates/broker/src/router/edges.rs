@@ -83,3 +83,29 @@ impl Edges {
             + self.tables.iter().map(HashTable::allocation_size).sum::<usize>()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::hash::BuildHasher;
+
+    use super::*;
+
+    #[test]
+    fn a_growing_table_moves_a_small_part_of_all_edges() {
+        const EDGES: u32 = 100_000;
+        let hasher = hashbrown::DefaultHashBuilder::default();
+        let hash = |id: &u32| hasher.hash_one(id);
+        let mut edges = Edges::new();
+        for id in 0..EDGES {
+            edges.insert(hash(&id), id, hash);
+            assert_eq!(edges.tables.len() == 1, edges.len <= UNDIVIDED);
+        }
+        let largest = edges.tables.iter().map(HashTable::len).max().unwrap();
+        assert!(largest < 2 * EDGES as usize / TABLES, "{largest} edges in one table");
+        assert!((0..EDGES).all(|id| edges.find(hash(&id), |&other| other == id) == Some(id)));
+        for id in 0..EDGES {
+            edges.remove(hash(&id), id);
+        }
+        assert_eq!((edges.len, edges.tables.len()), (0, 1));
+    }
+}

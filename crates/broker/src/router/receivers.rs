@@ -152,9 +152,42 @@ impl Receivers {
     }
 }
 
+const _: () = assert!(size_of::<Receivers>() == 24);
+
 /// `entries` with `entry` at its place.
 fn with(mut entries: Vec<Entry>, entry: Entry) -> Vec<Entry> {
     let at = entries.partition_point(|e| e.session < entry.session);
     entries.insert(at, entry);
     entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_is_kept_in_order_and_becomes_a_list_again_when_it_disperses() {
+        let subscription =
+            Subscription { qos: QoS::AtMostOnce, no_local: false, retain_as_published: false, identifier: 0 };
+        let mut receivers = Receivers::default();
+        for session in (0..100).rev().map(SessionKey) {
+            let receiver = Receiver { session, address: None, durable: true };
+            assert!(receivers.insert(Entry::new(receiver, subscription)));
+            assert!(!receivers.insert(Entry::new(receiver, subscription)));
+        }
+        assert!(matches!(receivers, Receivers::Many(_)));
+        for left in (0..100).rev() {
+            assert!(receivers.remove(SessionKey(left)) && !receivers.remove(SessionKey(left)));
+            let mut all = Vec::new();
+            receivers.copy_to(&mut all);
+            assert!(all.iter().map(|e| e.session.0).eq(0..left));
+            let dispersed = left < DISPERSED as u64;
+            assert!(match receivers {
+                Receivers::Nobody => left == 0,
+                Receivers::One(_) => left == 1,
+                Receivers::Few(_) => left > 1 && dispersed,
+                Receivers::Many(_) => !dispersed,
+            });
+        }
+    }
 }

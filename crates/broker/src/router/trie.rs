@@ -294,6 +294,8 @@ fn hash_edge(hasher: &DefaultHashBuilder, parent: u32, level: &[u8]) -> u64 {
     hasher.finish()
 }
 
+const _: () = assert!(size_of::<Node>() == 48);
+
 #[cfg(test)]
 impl Trie {
     /// Nodes, lists of receivers, and bytes they take.

@@ -183,12 +183,12 @@ fn topics_and_filters_of_the_greatest_depth_are_matched_without_depth_of_stack()
     assert_eq!(sessions(&router, &letters), [1, 2, 3, 5]);
     assert_eq!(sessions(&router, &deepest), [4, 5, 6]);
     // One level of every filter differs from the first, at every depth.
-    for (session, at) in (100..).zip((0..32_768).step_by(64)) {
+    for (session, at) in (100..).zip((0..32_768).step_by(256)) {
         let mut levels = vec!["a"; 32_768];
         levels[at] = "+";
         router.subscribe(&levels.join("/"), passing(session), wanting(QoS::AtMostOnce));
     }
-    assert_eq!(sessions(&router, &letters).len(), 4 + 512);
+    assert_eq!(sessions(&router, &letters).len(), 4 + 128);
     router.assert_whole();
 }
 
@@ -215,4 +215,21 @@ fn every_combination_of_plus_signs_is_visited_once() {
     let hit = only_hit(&router, &["a"; 13].join("/"));
     assert!(hit.identifiers.iter().copied().eq(1..=1 << 13));
     router.assert_whole();
+}
+
+#[test]
+fn a_level_with_many_children_keeps_every_one_of_them() {
+    let router = Router::new();
+    let filter = |device: u64| format!("fleet/{device}/cmd");
+    for device in 0..10_000 {
+        router.subscribe(&filter(device), passing(device), wanting(QoS::AtMostOnce));
+    }
+    router.assert_whole();
+    for device in (0..10_000).step_by(2) {
+        assert!(router.unsubscribe(&filter(device), SessionKey(device)));
+    }
+    router.assert_whole();
+    for device in 0..10_000 {
+        assert_eq!(sessions(&router, &filter(device)), if device % 2 == 0 { vec![] } else { vec![device] });
+    }
 }

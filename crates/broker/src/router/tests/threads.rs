@@ -1,5 +1,6 @@
 //! Writers and readers at once.
 
+use std::sync::Barrier;
 use std::sync::atomic::AtomicBool;
 
 use super::oracle::{Oracle, matches};
@@ -97,7 +98,7 @@ fn caches_are_true_while_others_subscribe_and_after() {
         });
         let writers = [1_000, 2_000, 3_000].map(|first| {
             let router = &router;
-            scope.spawn(move || write(router, first, 4_000))
+            scope.spawn(move || write(router, first, 1_500))
         });
         let mut all = Oracle::default();
         for writer in writers {
@@ -116,4 +117,46 @@ fn caches_are_true_while_others_subscribe_and_after() {
         }
         assert_eq!((router.subscriptions(), router.filters(), router.census().0), (0, 0, 0));
     });
+}
+
+/// Subscribes while a lookup is between two buckets, held there by the lock of the second. False when the lookup
+/// had not come so far.
+fn overtake(remembered: bool) -> bool {
+    let router = Router::new();
+    let (ready, under_way) = (Barrier::new(2), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut cache = RouteCache::new(10);
+            if remembered {
+                cache.lookup(&router, "a/b");
+                router.subscribe("a/b", passing(1), wanting(QoS::AtMostOnce));
+            }
+            ready.wait();
+            ready.wait();
+            under_way.store(true, Ordering::Release);
+            let last =
+                |routes: &Routes| routes.workers.last().and_then(|w| w.hits.last()).map(|hit| hit.session.0);
+            [(); 2].map(|()| last(&cache.lookup(&router, "a/b")))
+        });
+        ready.wait();
+        let wildcards = router.write("#");
+        ready.wait();
+        while !under_way.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        (0..20).for_each(|_| std::thread::yield_now());
+        router.subscribe("a/b", passing(2), wanting(QoS::AtMostOnce));
+        drop(wildcards);
+        let [during, after] = reader.join().unwrap();
+        assert_eq!(after, Some(2), "what was found during the change is remembered after it");
+        during != Some(2)
+    })
+}
+
+#[test]
+fn a_lookup_that_is_overtaken_by_a_subscription_is_not_remembered() {
+    for remembered in [false, true] {
+        let overtaken = (0..10_000).filter(|_| overtake(remembered)).take(20).count();
+        assert_eq!(overtaken, 20, "too few attempts met the moment");
+    }
 }
