@@ -1,0 +1,114 @@
+//! Our ketama against nginx: the same key goes to the same server, for thousands of keys.
+//!
+//! The keys are what nginx takes for `$proxy_protocol_addr`: addresses as text. Some answers of nginx 1.22.1 are
+//! pinned here; the live test asks the nginx of this machine, where there is one with its stream module (Debian:
+//! `nginx` and `libnginx-mod-stream`).
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use gateway::balance::{Hash, HashKind};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::harness::{Broker, eventually, soon, whoever};
+
+/// Servers with weights, and which of them is `down`.
+const SERVERS: [(u32, bool); 5] = [(1, false), (2, false), (1, true), (5, false), (1, false)];
+
+fn ours(servers: &[SocketAddr]) -> Hash {
+    let names: Vec<_> = servers.iter().map(ToString::to_string).collect();
+    Hash::new(HashKind::Ketama, names.iter().zip(SERVERS).map(|(name, (weight, _))| (name.as_str(), weight)))
+}
+
+fn choose(hash: &Hash, key: &str) -> usize {
+    hash.choose(key.as_bytes(), |index| !SERVERS[index].1).unwrap()
+}
+
+/// Addresses of both families, from a fixed seed.
+fn keys(count: usize) -> Vec<String> {
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut key = |n: usize| match n % 3 {
+        0 => IpAddr::from(random.u128(..).to_be_bytes()).to_string(),
+        _ => IpAddr::from(random.u32(..).to_be_bytes()).to_string(),
+    };
+    (0..count).map(&mut key).collect()
+}
+
+/// What nginx 1.22.1 answered for the first keys and these servers.
+#[test]
+fn the_answers_of_nginx_are_pinned() {
+    let servers: Vec<SocketAddr> =
+        (0..5).map(|n| SocketAddr::from(([127, 0, 0, 10 + n], 28_100 + u16::from(n)))).collect();
+    let hash = ours(&servers);
+    let answers: Vec<_> = keys(40).iter().map(|key| choose(&hash, key)).collect();
+    assert_eq!(answers, GOLDEN);
+}
+const GOLDEN: [usize; 40] = [
+    3, 3, 4, 1, 3, 1, 1, 3, 1, 3, 4, 3, 3, 1, 4, 4, 0, 3, 0, 1, 3, 1, 3, 3, 4, 1, 3, 3, 3, 1, 3, 3, 3, 3, 3,
+    3, 3, 3, 3, 3,
+];
+
+struct Nginx(Child);
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // It was ours and may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+const MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+
+fn start(folder: &Path, listen: SocketAddr, servers: &[SocketAddr]) -> Option<Nginx> {
+    let mut list = String::new();
+    for (server, (weight, down)) in servers.iter().zip(SERVERS) {
+        let _ = writeln!(list, "server {server} weight={weight}{};", if down { " down" } else { "" });
+    }
+    let folder = folder.display();
+    let text = format!(
+        "load_module {MODULE};\ndaemon off;\nmaster_process off;\npid {folder}/pid;\nerror_log {folder}/log;\n\
+         events {{ worker_connections 512; }}\n\
+         stream {{ upstream fleet {{ hash $proxy_protocol_addr consistent;\n{list} }}\n\
+         server {{ listen {listen} proxy_protocol; proxy_pass fleet; }} }}\n"
+    );
+    let file = format!("{folder}/nginx.conf");
+    std::fs::write(&file, text).unwrap();
+    let child =
+        Command::new("nginx").args(["-p", &folder.to_string(), "-c", &file]).stderr(Stdio::null()).spawn();
+    child.ok().map(Nginx)
+}
+
+/// Where nginx sends a key.
+async fn ask(nginx: SocketAddr, brokers: &[Broker], key: &str) -> usize {
+    let mut stream = soon(TcpStream::connect(nginx)).await.unwrap();
+    let family = if key.contains(':') { "TCP6" } else { "TCP4" };
+    let to = if key.contains(':') { "::1" } else { "127.0.0.1" };
+    soon(stream.write_all(format!("PROXY {family} {key} {to} 1 2\r\nx").as_bytes())).await.unwrap();
+    let (index, mut server) = whoever(brokers).await;
+    let mut byte = [0];
+    soon(server.read_exact(&mut byte)).await.unwrap();
+    index
+}
+
+#[tokio::test]
+async fn a_cut_over_from_nginx_moves_no_device() {
+    if !Path::new(MODULE).exists() {
+        eprintln!("no nginx with its stream module here: the pinned answers must do");
+        return;
+    }
+    let brokers = Broker::fleet::<5>().await;
+    let servers = crate::harness::addresses(&brokers);
+    let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let _nginx = start(folder.path(), listen, &servers).expect("nginx can be started");
+    eventually(|| std::net::TcpStream::connect(listen).ok()).await;
+    // The probe above was no device: whoever it reached has it in its queue.
+    let hash = ours(&servers);
+    for key in keys(2_000) {
+        assert_eq!(choose(&hash, &key), ask(listen, &brokers, &key).await, "{key}");
+    }
+}

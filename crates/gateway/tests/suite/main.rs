@@ -1,0 +1,12 @@
+//! The gateway against brokers of a few lines, over loopback.
+//!
+//! One binary: `harness` has the brokers, devices and a running gateway, the other files a room of the gateway each.
+
+mod admin;
+mod arrival;
+mod harness;
+mod ketama;
+mod proxy;
+mod relay;
+mod reload;
+mod servers;

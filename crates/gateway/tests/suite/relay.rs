@@ -1,0 +1,173 @@
+//! What one side sends, the other gets: bytes, half-closes, pressure, ends.
+
+use runtime::events::Event;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::harness::{Broker, Running, config, device, eventually, expect, expect_end, hello, soon};
+
+/// A gateway before one broker, and a device that got through.
+async fn pair(listener: &str) -> (Running, tokio::net::TcpStream, tokio::net::TcpStream) {
+    let broker = Broker::start().await;
+    let running = Running::start(&config(listener, "", &[broker.address]));
+    let hello = hello("car").bytes();
+    let client = device(running.address(), &hello).await;
+    let server = broker.accept_with(&hello).await;
+    (running, client, server)
+}
+
+async fn end(running: &Running) -> (String, u64, u64) {
+    match running.event(|event| matches!(event, Event::GatewayDisconnected { .. })).await {
+        Event::GatewayDisconnected { reason, bytes_in, bytes_out, .. } => {
+            (reason.to_string(), bytes_in, bytes_out)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn bytes_go_both_ways_and_are_counted() {
+    let (running, mut client, mut server) = pair("").await;
+    server.write_all(&[0x20, 3, 0, 0, 0]).await.unwrap();
+    expect(&mut client, &[0x20, 3, 0, 0, 0]).await;
+    client.write_all(&[0xC0, 0]).await.unwrap();
+    expect(&mut server, &[0xC0, 0]).await;
+    drop(client);
+    expect_end(&mut server, b"").await;
+    drop(server);
+    let hello = hello("car").bytes().len() as u64;
+    assert_eq!(end(&running).await, ("client_closed".to_owned(), hello + 2, 5));
+    let sent = r#"tidegate_gateway_server_sent_bytes_total{upstream="brokers",server="s0"}"#;
+    running.metric(&format!("{sent} {}", hello + 2)).await;
+    running.metric(r#"tidegate_gateway_server_connections{upstream="brokers",server="s0"} 0"#).await;
+}
+
+#[tokio::test]
+async fn a_closed_half_is_passed_on_and_the_other_half_lives() {
+    let (running, mut client, mut server) = pair("").await;
+    client.write_all(b"last words").await.unwrap();
+    client.shutdown().await.unwrap();
+    expect_end(&mut server, b"last words").await;
+    for _ in 0..3 {
+        server.write_all(b"still here").await.unwrap();
+        expect(&mut client, b"still here").await;
+    }
+    server.shutdown().await.unwrap();
+    expect_end(&mut client, b"").await;
+    assert_eq!(end(&running).await.0, "client_closed");
+}
+
+#[tokio::test]
+async fn the_server_may_close_first() {
+    let (running, mut client, mut server) = pair("").await;
+    server.write_all(b"bye").await.unwrap();
+    server.shutdown().await.unwrap();
+    expect_end(&mut client, b"bye").await;
+    client.write_all(b"oh").await.unwrap();
+    expect(&mut server, b"oh").await;
+    drop(client);
+    assert_eq!(end(&running).await.0, "server_closed");
+}
+
+#[tokio::test]
+async fn a_reset_ends_both_sides() {
+    let (running, client, mut server) = pair("").await;
+    socket2::SockRef::from(&client).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    drop(client);
+    expect_end(&mut server, b"").await;
+    assert_eq!(end(&running).await.0, "client_failed");
+}
+
+/// A receiver that does not read stops the sender; nothing is lost, and the gateway holds one buffer at most.
+#[tokio::test]
+async fn a_slow_reader_holds_the_sender_back() {
+    let (running, mut client, mut server) = pair("").await;
+    let byte = |at: usize| (at % 251) as u8;
+    let mut sent = 0;
+    // As long as the client can write within a second, the pressure is not back yet.
+    loop {
+        let chunk: Vec<u8> = (sent..sent + 65_536).map(byte).collect();
+        match tokio::time::timeout(std::time::Duration::from_secs(1), client.write(&chunk)).await {
+            Ok(written) => sent += written.unwrap(),
+            Err(_) => break,
+        }
+        assert!(sent < 64 << 20, "the gateway or the kernel took {sent} bytes that nobody reads");
+    }
+    let hello = hello("car").bytes().len() as u64;
+    let rows = running.registry.render();
+    let into_gateway: u64 = rows
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("tidegate_gateway_server_sent_bytes_total{upstream=\"brokers\",server=\"s0\"} ")
+        })
+        .unwrap()
+        .parse()
+        .unwrap();
+    let mut got = vec![0; sent];
+    soon(server.read_exact(&mut got)).await.unwrap();
+    assert!(got.iter().enumerate().all(|(at, have)| *have == byte(at)), "bytes were lost or changed");
+    assert!(into_gateway - hello < sent as u64, "the sender's kernel still held some");
+    client.write_all(b"and on").await.unwrap();
+    expect(&mut server, b"and on").await;
+}
+
+#[tokio::test]
+async fn bulk_in_both_directions_at_once_arrives_whole() {
+    const BYTES: usize = 8 << 20;
+    let (_running, client, server) = pair("").await;
+    let byte = |at: usize| (at % 253) as u8;
+    let side = |stream: tokio::net::TcpStream| async move {
+        let (mut reader, mut writer) = stream.into_split();
+        let writing = async {
+            let all: Vec<u8> = (0..BYTES).map(byte).collect();
+            writer.write_all(&all).await.unwrap();
+            writer.shutdown().await.unwrap();
+        };
+        let reading = async {
+            let mut got = Vec::with_capacity(BYTES);
+            reader.read_to_end(&mut got).await.unwrap();
+            got.len() == BYTES && got.iter().enumerate().all(|(at, have)| *have == byte(at))
+        };
+        let (whole, ()) = tokio::join!(reading, writing);
+        whole
+    };
+    assert_eq!(soon(async { tokio::join!(side(client), side(server)) }).await, (true, true));
+}
+
+#[tokio::test]
+async fn a_silent_connection_ends_when_an_idle_timeout_says_so() {
+    let (running, mut client, mut server) = pair("idle_timeout = \"1s\"").await;
+    expect_end(&mut client, b"").await;
+    expect_end(&mut server, b"").await;
+    assert_eq!(end(&running).await.0, "idle_timeout");
+}
+
+#[tokio::test]
+async fn a_stop_ends_what_does_not_end_by_itself() {
+    let (running, mut client, mut server) = pair("").await;
+    let deadline = runtime::clock::Clock::system().now() + std::time::Duration::from_millis(50);
+    assert_eq!(running.gateway.stop(deadline).await, 1);
+    expect_end(&mut client, b"").await;
+    expect_end(&mut server, b"").await;
+    assert_eq!(end(&running).await.0, "shutdown");
+    assert!(tokio::net::TcpStream::connect(running.address()).await.is_err(), "nobody listens any more");
+    assert!(running.readiness.ready().is_err());
+    assert!(running.gateway.apply(crate::harness::parse(&config("", "", &[running.address()]))).is_err());
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_nobody_when_there_is_nobody() {
+    let (running, client, server) = pair("").await;
+    drop((client, server));
+    let deadline = runtime::clock::Clock::system().now() + crate::harness::DEADLINE;
+    assert_eq!(soon(running.gateway.stop(deadline)).await, 0);
+}
+
+#[tokio::test]
+async fn a_requested_shutdown_stops_accepting_and_keeps_connections() {
+    let (running, mut client, mut server) = pair("").await;
+    running.shutdown.begin("test");
+    let address = running.address();
+    eventually(|| std::net::TcpStream::connect(address).is_err().then_some(())).await;
+    client.write_all(b"still").await.unwrap();
+    expect(&mut server, b"still").await;
+}
