@@ -1,4 +1,4 @@
-//! A PUBLISH encoded once for many receivers.
+//! A PUBLISH encoded from its parts: once for many receivers, or for a single one.
 
 use super::write::{self, Count, Sink};
 use super::{check, varint};
@@ -6,12 +6,11 @@ use crate::codec::encode::EncodeError;
 use crate::packet::PublishProperties;
 use crate::{PacketId, QoS, Version};
 
-/// Appends a PUBLISH for a single receiver without building a [`PublishTemplate`] first; returns where the packet identifier
-/// stands in `out` (not used at QoS 0). `packet_id` is `Some` exactly for QoS 1 and 2 [MQTT-2.2.1-2]; `None` there
-/// leaves 0, which every receiver refuses.
+/// Appends a PUBLISH for a single receiver from its borrowed parts. `packet_id` is `Some` exactly for QoS 1 and 2
+/// [MQTT-2.2.1-2]. Before version 5 the properties are left out.
 ///
 /// # Errors
-/// As for [`PublishTemplate::new`]; `out` is left as it was.
+/// As for [`super::encode::encode`]; `out` is left as it was.
 #[allow(clippy::too_many_arguments, reason = "the fields of the packet, borrowed from different places")]
 pub fn publish(
     version: Version,
@@ -19,6 +18,33 @@ pub fn publish(
     dup: bool,
     retain: bool,
     packet_id: Option<PacketId>,
+    topic: &str,
+    properties: &PublishProperties<'_>,
+    payload: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    if packet_id.is_some() != (qos != QoS::AtMostOnce) {
+        return Err(EncodeError::PacketId);
+    }
+    let id_at = without_id(version, qos, dup, retain, topic, properties, payload, out)?;
+    fill_in(packet_id, id_at, out);
+    Ok(())
+}
+
+/// Puts the packet identifier in its place.
+fn fill_in(packet_id: Option<PacketId>, at: usize, out: &mut [u8]) {
+    if let (Some(id), Some(place)) = (packet_id, out.get_mut(at..at + 2)) {
+        place.copy_from_slice(&id.get().to_be_bytes());
+    }
+}
+
+/// Appends all of a PUBLISH, with 0 for the packet identifier, and gives the place of that.
+#[allow(clippy::too_many_arguments, reason = "the fields of the packet, borrowed from different places")]
+fn without_id(
+    version: Version,
+    qos: QoS,
+    dup: bool,
+    retain: bool,
     topic: &str,
     properties: &PublishProperties<'_>,
     payload: &[u8],
@@ -38,7 +64,7 @@ pub fn publish(
     out.binary(topic.as_bytes());
     let id_at = out.len();
     if id_len > 0 {
-        out.u16(packet_id.map_or(0, PacketId::get));
+        out.u16(0);
     }
     if version.is_v5() {
         write::section(properties, out);
@@ -72,7 +98,7 @@ impl PublishTemplate {
         payload: &[u8],
     ) -> Result<Self, EncodeError> {
         let mut bytes = Vec::new();
-        let id_at = publish(version, qos, dup, retain, None, topic, properties, payload, &mut bytes)?;
+        let id_at = without_id(version, qos, dup, retain, topic, properties, payload, &mut bytes)?;
         Ok(Self { bytes, qos, id_at })
     }
 
@@ -88,11 +114,8 @@ impl PublishTemplate {
         );
         let start = out.len() + self.id_at;
         out.extend_from_slice(&self.bytes);
-        if self.qos == QoS::AtMostOnce {
-            return;
-        }
-        if let (Some(id), Some(place)) = (packet_id, out.get_mut(start..start + 2)) {
-            place.copy_from_slice(&id.get().to_be_bytes());
+        if self.qos != QoS::AtMostOnce {
+            fill_in(packet_id, start, out);
         }
     }
 

@@ -381,6 +381,25 @@ fn a_template_writes_what_encode_writes() {
 }
 
 #[test]
+fn a_publish_from_its_parts_is_what_encode_writes() {
+    for fixture in table() {
+        let Expect::Packet(Packet::Publish(p)) = &fixture.expect else { continue };
+        let write = |packet_id, out: &mut Vec<u8>| {
+            let (version, topic, payload) = (fixture.version, &p.topic, &p.payload);
+            encode::publish(version, p.qos, p.dup, p.retain, packet_id, topic, &p.properties, payload, out)
+        };
+        let mut out = vec![0xAA];
+        write(p.packet_id, &mut out).expect(fixture.name);
+        assert_eq!(out[1..], fixture.bytes, "{}", fixture.name);
+        // [MQTT-2.2.1-2]
+        let wrong = if p.packet_id.is_some() { None } else { Some(PacketId::MIN) };
+        out.truncate(1);
+        assert_eq!(write(wrong, &mut out), Err(EncodeError::PacketId), "{}", fixture.name);
+        assert_eq!(out, [0xAA]);
+    }
+}
+
+#[test]
 fn before_version_5_reasons_become_the_nearest_code_and_properties_are_left_out() {
     let five = |name: &str| {
         let fixture =
