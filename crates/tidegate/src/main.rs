@@ -1,2 +1,65 @@
-//! One binary: configuration to roles, wiring, subcommands.
-fn main() {}
+//! One binary: configuration to roles, wiring, subcommands, demo.
+
+mod config;
+mod process;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The access layer for fleets of devices: an MQTT broker and the load balancer in front of it
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, about, max_term_width = 100)]
+struct Cli {
+    /// The configuration file; without one: a broker with its API on this machine
+    #[arg(long, value_name = "FILE", global = false)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the roles of a configuration file in the foreground (the same as no command at all)
+    Run {
+        /// The configuration file; without one: a broker with its API on this machine
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Check a configuration file: every problem with its file, line, key and what is allowed
+    Check {
+        /// The configuration file
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Look at a running process and steer it, through its REST API
+    Ctl(cli::ctl::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        None => run::run(cli.config),
+        Some(Command::Run { config }) => run::run(config.or(cli.config)),
+        Some(Command::Check { config }) => check(&config),
+        Some(Command::Ctl(args)) => cli::ctl::run(&args),
+    }
+}
+
+#[allow(clippy::print_stdout)] // the answer of this command
+fn check(file: &std::path::Path) -> ExitCode {
+    match config::load(Some(file)) {
+        Ok(_) => {
+            println!("{}: right", file.display());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            for line in error.lines() {
+                println!("{line}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

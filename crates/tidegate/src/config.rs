@@ -1,0 +1,235 @@
+//! The whole configuration: one TOML file, one section a role. A role runs where its section is present; with no file
+//! at all there are a broker and its API on this machine.
+
+use std::path::{Path, PathBuf};
+
+use admin::AdminConfig;
+use broker::config::BrokerConfig;
+use gateway::config::GatewayConfig;
+use runtime::config::{Document, Problems, Table};
+use runtime::telemetry::TelemetryConfig;
+
+/// Everything that a file can say.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Config {
+    pub(crate) node: NodeConfig,
+    pub(crate) engine: EngineConfig,
+    pub(crate) broker: Option<BrokerConfig>,
+    pub(crate) gateway: Option<GatewayConfig>,
+    pub(crate) admin: Option<AdminConfig>,
+    pub(crate) log: TelemetryConfig,
+}
+
+/// `[node]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NodeConfig {
+    /// Unique in the cluster; default: the host name.
+    pub(crate) name: String,
+    /// Where files are kept; locked against a second process.
+    pub(crate) data_dir: PathBuf,
+    /// Worker threads; default: one for each core.
+    pub(crate) workers: usize,
+}
+
+/// `[engine]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EngineConfig {
+    /// Log shards, 1 to 64. Default 4.
+    pub(crate) shards: u16,
+    /// Bytes of log for each shard. Default 64 MiB.
+    pub(crate) max_log_bytes: usize,
+    /// Bytes of sessions, retained messages and wills. Default 1 GiB.
+    pub(crate) max_register_bytes: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self { shards: 4, max_log_bytes: 64 << 20, max_register_bytes: 1 << 30 }
+    }
+}
+
+/// Reads the file, or the defaults without one.
+pub(crate) fn load(file: Option<&Path>) -> Result<Config, LoadError> {
+    let Some(file) = file else {
+        return Ok(read(&Document::empty(), None)?);
+    };
+    let text =
+        std::fs::read_to_string(file).map_err(|error| LoadError::File { file: file.to_owned(), error })?;
+    Ok(read(&Document::parse(file, &text)?, Some(file))?)
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {}: {error}", file.display())]
+    File { file: PathBuf, error: std::io::Error },
+    /// It says something that is not allowed.
+    #[error(transparent)]
+    Problems(#[from] Problems),
+}
+
+impl LoadError {
+    /// One line for each problem.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        match self {
+            Self::File { .. } => vec![self.to_string()],
+            Self::Problems(problems) => problems.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+fn read(document: &Document, file: Option<&Path>) -> Result<Config, Problems> {
+    document.read(|root| {
+        let folder = file.and_then(Path::parent);
+        let node = root.table("node", |t| read_node(t, folder));
+        let engine = root.table("engine", read_engine).unwrap_or_default();
+        let mut broker = root.table("broker", broker::config::read);
+        let gateway = root.table("gateway", gateway::config::read);
+        let mut admin = root.table("admin", admin::config::read);
+        let log = root.table("log", TelemetryConfig::read).unwrap_or_default();
+        if file.is_none() {
+            broker = Some(BrokerConfig::default());
+            admin = Some(AdminConfig::default());
+        } else if broker.is_none() && gateway.is_none() && !root.has("broker") && !root.has("gateway") {
+            root.problem("broker", "a role to run: a section [broker], [gateway], or both");
+        }
+        Config {
+            node: node.unwrap_or_else(|| NodeConfig {
+                name: host_name(),
+                data_dir: data_dir(None, folder),
+                workers: cores(),
+            }),
+            engine,
+            broker,
+            gateway,
+            admin,
+            log,
+        }
+    })
+}
+
+fn read_node(t: &mut Table<'_>, folder: Option<&Path>) -> NodeConfig {
+    let name = t.string("name");
+    let named = name.as_deref().is_none_or(|n| {
+        !n.is_empty()
+            && n.len() <= 128
+            && n.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.@".contains(&b))
+    });
+    if !named {
+        t.problem("name", "1 to 128 letters, digits, or any of - _ . @");
+    }
+    let path = t.path("data_dir");
+    let workers = t.integer("workers", 1..=1024).and_then(|n| usize::try_from(n).ok());
+    NodeConfig {
+        name: name.unwrap_or_else(host_name),
+        data_dir: data_dir(path, folder),
+        workers: workers.unwrap_or_else(cores),
+    }
+}
+
+fn read_engine(t: &mut Table<'_>) -> EngineConfig {
+    let d = EngineConfig::default();
+    t.choice("kind", &[("memory", ())]);
+    // what is kept in memory only ends with the process, however it is synced: any promise is kept as well
+    if let Some(sync) = t.string("sync")
+        && !["always", "never"].contains(&sync.as_str())
+        && t.duration("sync", std::time::Duration::from_millis(1)..=std::time::Duration::from_secs(3600))
+            .is_none()
+    {
+        t.problem("sync", "\"always\", \"never\" or an interval such as \"1s\"");
+    }
+    let bytes = |t: &mut Table<'_>, key: &str, default: usize| {
+        t.size(key, (1 << 20)..=(1 << 40)).and_then(|n| usize::try_from(n).ok()).unwrap_or(default)
+    };
+    EngineConfig {
+        shards: t.integer("shards", 1..=64).and_then(|n| u16::try_from(n).ok()).unwrap_or(d.shards),
+        max_log_bytes: bytes(t, "max_log_bytes", d.max_log_bytes),
+        max_register_bytes: bytes(t, "max_register_bytes", d.max_register_bytes),
+    }
+}
+
+fn host_name() -> String {
+    let name = gethostname::gethostname().to_string_lossy().into_owned();
+    if name.is_empty() { "node1".to_owned() } else { name }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// As written; beside the file; or, with no file, where the system keeps state.
+fn data_dir(written: Option<PathBuf>, folder: Option<&Path>) -> PathBuf {
+    if let Some(path) = written {
+        return path;
+    }
+    if let Some(folder) = folder {
+        return folder.join("tidegate-data");
+    }
+    let from = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    from("STATE_DIRECTORY")
+        .or_else(|| from("HOME").map(|home| home.join(".local/state/tidegate")))
+        .unwrap_or_else(|| PathBuf::from("tidegate-data"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, Vec<String>> {
+        let file = Path::new("/etc/tidegate/t.toml");
+        let document = Document::parse(file, text).map_err(|p| vec![p.to_string()])?;
+        read(&document, Some(file)).map_err(|p| p.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn with_no_file_there_are_a_broker_and_its_api_on_this_machine() {
+        let config = load(None).unwrap();
+        let broker = config.broker.unwrap();
+        assert_eq!(broker.listeners[0].bind.to_string(), "127.0.0.1:1883");
+        assert!(broker.listeners[0].allow_anonymous);
+        assert_eq!(config.admin.unwrap().bind.to_string(), "127.0.0.1:18083");
+        assert_eq!(config.gateway, None);
+    }
+
+    #[test]
+    fn a_role_runs_where_its_section_is_present() {
+        let config = parse("[broker]\n").unwrap();
+        assert!(config.broker.is_some() && config.gateway.is_none() && config.admin.is_none());
+        assert_eq!(config.node.data_dir, Path::new("/etc/tidegate/tidegate-data"));
+    }
+
+    #[test]
+    fn a_file_without_a_role_is_a_problem() {
+        assert!(parse("[admin]\n").unwrap_err()[0].contains("a role to run"));
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once_with_its_line() {
+        let text = "[node]\nname = \"a b\"\n[engine]\nkind = \"disk\"\n[broker]\nmax_inflight = 0\nfoo = 1\n\
+                    [[broker.listeners]]\nbind = \"nowhere\"\n[gateway]\n[[gateway.listeners]]\nbind = \"127.0.0.1:1880\"\nupstream = \"x\"\n";
+        let problems = parse(text).unwrap_err();
+        for (line, key) in [
+            (2, "node.name"),
+            (4, "engine.kind"),
+            (6, "broker.max_inflight"),
+            (7, "broker.foo"),
+            (9, "broker.listeners[0].bind"),
+            (13, "gateway.listeners[0].upstream"),
+        ] {
+            let begin = format!("/etc/tidegate/t.toml:{line}: {key}: ");
+            assert!(problems.iter().any(|p| p.starts_with(&begin)), "no {begin:?} in {problems:#?}");
+        }
+    }
+
+    #[test]
+    fn a_listener_beyond_this_machine_is_closed_to_anonymous_clients_unless_said() {
+        let config = parse("[[broker.listeners]]\nbind = \"0.0.0.0:1883\"\n[[broker.listeners]]\nbind = \"127.0.0.1:1884\"\n").unwrap();
+        let listeners = config.broker.unwrap().listeners;
+        assert!(!listeners[0].allow_anonymous && listeners[1].allow_anonymous);
+        let config =
+            parse("[broker]\nallow_anonymous = true\n[[broker.listeners]]\nbind = \"0.0.0.0:1883\"\n")
+                .unwrap();
+        assert!(config.broker.unwrap().listeners[0].allow_anonymous);
+    }
+}

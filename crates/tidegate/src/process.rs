@@ -1,0 +1,162 @@
+//! The process as the admin interface sees it: reload, events, readiness, metrics.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use api::Answer;
+use api::node::{EventRecord, ProcessAdmin, Reloaded};
+use broker::Broker;
+use gateway::Gateway;
+use runtime::clock::rfc3339;
+use runtime::events::{Event, Events, Record, Text};
+use runtime::lifecycle::{Readiness, sd_notify};
+use runtime::metrics::{Collect, Desc, Exposition, Kind, Registry};
+use runtime::telemetry::Telemetry;
+
+use crate::config::{self, Config};
+
+/// See the module.
+#[derive(Clone)]
+pub(crate) struct Process(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) file: Option<PathBuf>,
+    /// What is in force.
+    pub(crate) config: Mutex<Config>,
+    pub(crate) broker: Option<Broker>,
+    pub(crate) gateway: Option<Gateway>,
+    pub(crate) events: Events,
+    pub(crate) readiness: Readiness,
+    pub(crate) metrics: Registry,
+    pub(crate) telemetry: Option<Telemetry>,
+    /// One reload at a time.
+    pub(crate) reloading: Mutex<()>,
+}
+
+impl Process {
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+
+    /// Reads the file again; everything is validated and bound before anything changes.
+    pub(crate) fn reload_from(&self, source: &str) -> Result<Reloaded, Vec<String>> {
+        let _one = self.0.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        sd_notify::reloading();
+        let result = self.change();
+        match &result {
+            Ok(reloaded) => {
+                self.0.events.emit(Event::ConfigReloaded {
+                    source: Text::from(source),
+                    changes: reloaded.changes.iter().map(|c| Text::from(c.as_str())).collect(),
+                });
+            }
+            Err(problems) => {
+                self.0.events.emit(Event::ConfigRejected {
+                    problems: problems.iter().map(|p| Text::from(p.as_str())).collect(),
+                });
+            }
+        }
+        sd_notify::ready();
+        result
+    }
+
+    fn change(&self) -> Result<Reloaded, Vec<String>> {
+        let Some(file) = &self.0.file else {
+            return Err(vec!["this process was started without a configuration file".to_owned()]);
+        };
+        let new = config::load(Some(file)).map_err(|error| error.lines())?;
+        let old = self.0.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut restart_needed = Vec::new();
+        let mut needs = |differs: bool, what: &str| {
+            if differs {
+                restart_needed.push(format!("{what} changes with the next start"));
+            }
+        };
+        needs(new.node != old.node, "[node]");
+        needs(new.engine != old.engine, "[engine]");
+        needs(new.admin != old.admin, "[admin]");
+        needs(new.broker.is_some() != old.broker.is_some(), "whether there is a [broker]");
+        needs(new.gateway.is_some() != old.gateway.is_some(), "whether there is a [gateway]");
+        needs(new.log.format != old.log.format, "log.format");
+        let mut changes = Vec::new();
+        let refused = |error: &dyn std::fmt::Display| vec![format!("{}: {error}", file.display())];
+        if let (Some(gateway), Some(config)) = (&self.0.gateway, &new.gateway) {
+            changes.extend(gateway.apply(config.clone()).map_err(|e| refused(&e))?);
+        }
+        if let (Some(broker), Some(config)) = (&self.0.broker, &new.broker)
+            && let Err(error) = broker.apply(config.clone()).map(|c| changes.extend(c))
+        {
+            // both or none: the gateway goes back to what it was
+            if let (Some(gateway), Some(config)) = (&self.0.gateway, &old.gateway)
+                && let Err(back) = gateway.apply(config.clone())
+            {
+                tracing::error!(error = %back, "the gateway could not go back to its configuration");
+            }
+            return Err(refused(&error));
+        }
+        if new.log.filter != old.log.filter
+            && let Some(telemetry) = &self.0.telemetry
+            && telemetry.set_filter(&new.log.filter).is_ok()
+        {
+            changes.push(format!("the log level is {}", new.log.filter));
+        }
+        let kept = Config { node: old.node, engine: old.engine, admin: old.admin, ..new };
+        *self.0.config.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+        Ok(Reloaded { changes, restart_needed })
+    }
+}
+
+impl ProcessAdmin for Process {
+    fn reload(&self) -> Answer<'_, Result<Reloaded, Vec<String>>> {
+        let process = self.clone();
+        Box::pin(async move {
+            // binds sockets and reads files: not on a thread that serves requests
+            tokio::task::spawn_blocking(move || process.reload_from("api"))
+                .await
+                .unwrap_or_else(|_| Err(vec!["the reload ended unexpectedly".to_owned()]))
+        })
+    }
+
+    fn events(&self, since: Option<u64>, kind: Option<String>, limit: usize) -> Vec<EventRecord> {
+        let wanted = |r: &Record| {
+            since.is_none_or(|s| r.seq > s)
+                && kind.as_deref().is_none_or(|k| r.event.event_type().name() == k)
+        };
+        let mut records = self.0.events.recent(wanted, limit);
+        records.reverse();
+        records
+            .into_iter()
+            .map(|r| EventRecord {
+                seq: r.seq,
+                at: rfc3339(r.at_unix_ms),
+                event: serde_json::to_value(&r.event).unwrap_or_default(),
+            })
+            .collect()
+    }
+
+    fn not_ready(&self) -> Vec<String> {
+        self.0.readiness.ready().err().unwrap_or_default()
+    }
+
+    fn metrics(&self) -> String {
+        self.0.metrics.render()
+    }
+}
+
+/// The catalogue's counters: how often each kind of event happened.
+pub(crate) struct EventMetrics(pub(crate) Events);
+
+static EVENTS: Desc = Desc {
+    name: "tidegate_events_total",
+    help: "Events of the catalogue, by type",
+    kind: Kind::Counter,
+    labels: &["type"],
+};
+
+impl Collect for EventMetrics {
+    fn collect(&self, out: &mut Exposition) {
+        for (kind, count) in self.0.counts() {
+            out.sample(&EVENTS, &[kind], count as f64);
+        }
+    }
+}

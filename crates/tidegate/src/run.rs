@@ -1,0 +1,188 @@
+//! `tidegate run`: starts what the configuration names, stays in the foreground, stops cleanly.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ::engine::Engine;
+use ::engine::memory::{MemoryConfig, MemoryEngine};
+use broker::Broker;
+use gateway::Gateway;
+use runtime::clock::Clock;
+use runtime::data_dir;
+use runtime::events::{Event, Events};
+use runtime::lifecycle::{Readiness, Shutdown, sd_notify};
+use runtime::metrics::Registry;
+use runtime::telemetry;
+use runtime::workers::Workers;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{self, Config};
+use crate::process::{EventMetrics, Inner, Process};
+
+/// Events kept in memory.
+const EVENT_RING: usize = 10_000;
+/// How long clients may take to be told good-bye and sessions to be written back.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// Why it could not start.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs until a signal asks it to stop.
+pub(crate) fn run(file: Option<PathBuf>) -> ExitCode {
+    let config = match config::load(file.as_deref()) {
+        Ok(config) => config,
+        Err(error) => {
+            for line in error.lines() {
+                eprintln!("{line}");
+            }
+            return ExitCode::FAILURE;
+        }
+    };
+    let telemetry = match telemetry::init(&config.log) {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            eprintln!("tidegate: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match serve(file, config, telemetry) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // one clear sentence, whatever the log level
+            eprintln!("tidegate: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(file: Option<PathBuf>, config: Config, telemetry: telemetry::Telemetry) -> Result<(), Failure> {
+    let _lock = data_dir::lock(&config.node.data_dir)?;
+    let clock = Clock::system();
+    let events = Events::new(clock.clone(), EVENT_RING);
+    let metrics = Registry::new();
+    metrics.register(Arc::new(EventMetrics(events.clone())));
+    let readiness = Readiness::new();
+    readiness.declare("started");
+    let shutdown = Shutdown::new();
+    let stop_clock = clock.clone();
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .build()?;
+    let _entered = control.enter();
+    let workers = Workers::start(config.node.workers, clock.clone())?;
+    let engine: Option<Arc<dyn Engine>> = config.broker.as_ref().map(|_| start_engine(&config));
+    let broker = match (&config.broker, &engine) {
+        (Some(broker), Some(engine)) => Some(Broker::start(
+            broker.clone(),
+            broker::Context {
+                node: config.node.name.as_str().into(),
+                workers: workers.clone(),
+                clock: clock.clone(),
+                events: events.clone(),
+                metrics: metrics.clone(),
+                readiness: readiness.clone(),
+                engine: Arc::clone(engine),
+            },
+        )?),
+        _ => None,
+    };
+    let gateway = match &config.gateway {
+        Some(gateway) => Some(Gateway::start(
+            gateway.clone(),
+            gateway::Context {
+                workers: workers.clone(),
+                clock,
+                events: events.clone(),
+                registry: metrics.clone(),
+                readiness: readiness.clone(),
+                shutdown: shutdown.clone(),
+            },
+        )?),
+        None => None,
+    };
+    let admin_config = config.admin;
+    let process = Process::new(Inner {
+        file,
+        config: Mutex::new(config),
+        broker: broker.clone(),
+        gateway: gateway.clone(),
+        events: events.clone(),
+        readiness: readiness.clone(),
+        metrics,
+        telemetry: Some(telemetry),
+        reloading: Mutex::new(()),
+    });
+    let admin_shutdown = Shutdown::new();
+    let admin = match admin_config {
+        Some(admin) => Some(admin::serve(
+            admin,
+            admin::Roles {
+                process: Arc::new(process.clone()),
+                broker: broker.clone().map(|b| Arc::new(b) as _),
+                gateway: gateway.clone().map(|g| Arc::new(g) as _),
+            },
+            admin_shutdown.clone(),
+        )?),
+        None => None,
+    };
+    events.emit(Event::ConfigReloaded { source: "start".into(), changes: Vec::new() });
+    control.block_on(async {
+        readiness.set("started", true);
+        sd_notify::main_pid(std::process::id());
+        sd_notify::ready();
+        let reason = until_stopped(&process).await?;
+        tracing::info!(reason, "stopping");
+        sd_notify::stopping();
+        readiness.set("started", false);
+        shutdown.begin(reason);
+        if let Some(gateway) = &gateway {
+            gateway.stop(stop_clock.now() + STOP_WITHIN).await;
+        }
+        if let Some(broker) = &broker {
+            broker.stop(STOP_WITHIN).await;
+        }
+        admin_shutdown.begin(reason);
+        if let Some(admin) = admin {
+            admin.finished().await;
+        }
+        Ok::<(), Failure>(())
+    })?;
+    if let Some(engine) = engine {
+        engine.shutdown();
+    }
+    workers.stop();
+    Ok(())
+}
+
+fn start_engine(config: &Config) -> Arc<dyn Engine> {
+    tracing::info!("sessions, queues and retained messages are kept in memory: they end with this process");
+    let limits = MemoryConfig {
+        shards: config.engine.shards,
+        max_log_bytes: config.engine.max_log_bytes,
+        max_register_bytes: config.engine.max_register_bytes,
+        ..MemoryConfig::default()
+    };
+    MemoryEngine::new(limits, || Clock::system().now())
+}
+
+/// Waits for a signal that ends the process; SIGHUP reloads.
+async fn until_stopped(process: &Process) -> Result<&'static str, Failure> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let mut hup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = term.recv() => return Ok("SIGTERM"),
+            _ = int.recv() => return Ok("SIGINT"),
+            _ = hup.recv() => {
+                let process = process.clone();
+                // refused or not, the event and the log tell; the process goes on
+                let _ = tokio::task::spawn_blocking(move || process.reload_from("signal")).await;
+            }
+        }
+    }
+}
