@@ -238,10 +238,11 @@ pub fn a_long_log_is_tailed_in_pieces(make: Make) {
     let engine = make(Setup::default());
     let probe = Probe::new(&engine);
     let size = engine.guarantees().max_frame.min(300_000);
-    for i in 0..20 {
-        probe.append(S, vec![b'x'; size], id(1, i));
+    let frame = bytes::Bytes::from(vec![b'x'; size]);
+    for i in 0..60 {
+        probe.append(S, frame.clone(), id(1, i));
     }
     // The probe refuses arrivals of more than 1 MiB.
     probe.tail(S, Pos::START);
-    assert_eq!(seqs(&probe.frames_until(S, 20)), (1..=20).collect::<Vec<_>>());
+    assert_eq!(seqs(&probe.frames_until(S, 60)), (1..=60).collect::<Vec<_>>());
 }
