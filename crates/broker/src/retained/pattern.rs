@@ -42,7 +42,7 @@ impl<'f> Pattern<'f> {
                 _ => return false,
             }
         }
-        // `#` stands for no level as well: `a/#` matches `a` [MQTT-4.7.1.2].
+        // `#` stands for no level as well: `a/#` matches `a` (§4.7.1.2).
         self.below || present.next().is_none()
     }
 

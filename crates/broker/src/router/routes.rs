@@ -34,7 +34,7 @@ pub(super) fn merge(entries: &mut [Entry], lists: usize) -> Routes {
 }
 
 /// One copy for all subscriptions of a session that match: the highest QoS [MQTT-3.3.4-2] and every
-/// identifier [MQTT-3.3.4-4], the same one as often as it was given [MQTT-3.3.4-5].
+/// identifier [MQTT-3.3.4-3] [MQTT-3.3.4-4]; one that was given twice is sent twice (§3.3.4).
 fn hit(of_session: &[Entry], slot: u32) -> Hit {
     let (qos, retain_as_published, identifiers) = combine(of_session.iter());
     let own = if of_session.iter().all(|e| !e.no_local) {

@@ -131,7 +131,7 @@ impl Trie {
         walk.push((ROOT, Some(topic.as_bytes())));
         while let Some((id, rest)) = walk.pop() {
             let node = &self.nodes[id];
-            // `a/#` matches `a` as well, and everything below [MQTT-4.7.1.2].
+            // `a/#` matches `a` as well, and everything below (§4.7.1.2).
             take(node.below);
             let Some(rest) = rest else {
                 take(node.here);

@@ -55,7 +55,7 @@ fn a_leading_wildcard_does_not_match_a_topic_that_starts_with_a_dollar_sign() {
 
 #[test]
 fn empty_levels_are_levels_and_case_and_spaces_count() {
-    // Section 4.7.3.
+    // [MQTT-4.7.3-4], section 4.7.3.
     let router = subscribed(&["/", "//", "a/", "a", "A", "a b", "+/+/+"]);
     assert_eq!(sessions(&router, "/"), [1]);
     assert_eq!(sessions(&router, "//"), [2, 7]);
@@ -67,7 +67,7 @@ fn empty_levels_are_levels_and_case_and_spaces_count() {
 
 #[test]
 fn overlapping_subscriptions_give_one_copy_with_the_highest_qos_and_all_identifiers() {
-    // [MQTT-3.3.4-2] [MQTT-3.3.4-4] [MQTT-3.3.4-5]
+    // [MQTT-3.3.4-2] [MQTT-3.3.4-3] [MQTT-3.3.4-4]
     let router = Router::new();
     for (filter, qos, identifier) in [
         ("a/b", QoS::AtMostOnce, 9),

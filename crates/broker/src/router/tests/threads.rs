@@ -93,7 +93,7 @@ fn caches_are_true_while_others_subscribe_and_after() {
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let mut cache = read(&router, &quiet);
-            // Without asking the router's tries: equal generations, so what was remembered is what is given.
+            // All changes are over: what was remembered from their midst must not be given now.
             TOPICS.map(|topic| (topic, Routes::clone(&cache.lookup(&router, topic))))
         });
         let writers = [1_000, 2_000, 3_000].map(|first| {
