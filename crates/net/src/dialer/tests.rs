@@ -70,12 +70,6 @@ fn with_one_port(socket: Socket, port: u16) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A port that nobody uses at 127.0.0.9, of those that tests on this machine do not get by themselves.
-fn free_port() -> u16 {
-    let taken = std::net::TcpListener::bind("127.0.0.9:0").unwrap();
-    taken.local_addr().unwrap().port()
-}
-
 /// The promise behind the option, seen from outside: with one local port in all, two servers are reached from it at
 /// the same time, and a third connection, to the first server again, finds no port.
 #[cfg(target_os = "linux")]
@@ -84,16 +78,25 @@ fn a_source_port_serves_every_server_once() {
     let _no_child_has_our_sockets = crate::SPAWN.read();
     block_on(async {
         let ((_one, first), (_two, second)) = (server().await, server().await);
-        let port = free_port();
         let source = Some(ip("127.0.0.9"));
         // The range must be there before bind(2) for a bind that takes a port, so `open` is done by hand.
-        let narrow = |source: Option<IpAddr>, addr: SocketAddr| {
-            let socket = with_one_port(open(None, addr)?, port)?;
-            sockopt::bind_address_no_port(&socket)?;
-            socket.bind(&SocketAddr::new(source.unwrap(), 0).into())?;
-            Ok(socket)
+        let narrow_to = |port| {
+            move |source: Option<IpAddr>, addr: SocketAddr| {
+                let socket = with_one_port(open(None, addr)?, port)?;
+                sockopt::bind_address_no_port(&socket)?;
+                socket.bind(&SocketAddr::new(source.unwrap(), 0).into())?;
+                Ok(socket)
+            }
         };
-        let one = connect_in_turn(vec![source], first, narrow).await.unwrap();
+        // Other tests have listeners on ports of their own, and connect(2) passes over those: find another.
+        let mut ports = 40_000..41_000;
+        let (port, one) = loop {
+            let port = ports.next().expect("one of a thousand ports is free");
+            if let Ok(stream) = connect_in_turn(vec![source], first, narrow_to(port)).await {
+                break (port, stream);
+            }
+        };
+        let narrow = narrow_to(port);
         let two = connect_in_turn(vec![source], second, narrow).await.unwrap();
         assert_eq!(one.local_addr().unwrap(), two.local_addr().unwrap());
         assert_eq!(one.local_addr().unwrap().port(), port);
