@@ -3,7 +3,7 @@
 //! A connection lives on the worker that accepted it and its state is touched by that thread only, so futures
 //! here need not be `Send` and the hot path has no locks. Control work (start, stop, reload, questions from the
 //! API) comes in through [`Workers::spawn`] and [`Workers::run`]; messages between workers travel through a
-//! [`mailbox`](crate::mailbox), not through here.
+//! [`mailbox`], not through here.
 
 use std::cell::Cell;
 use std::fmt;

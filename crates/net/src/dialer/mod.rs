@@ -13,6 +13,8 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
+use crate::listener;
+
 mod sockopt;
 
 /// Opens connections, from each of its source addresses in turn. May be shared by all workers.
@@ -45,7 +47,7 @@ impl Dialer {
         self.connect_timeout
     }
 
-    /// Connects, with `TCP_NODELAY`. When the ports of a source address to this server are used up, the next
+    /// Connects, and configures the stream as a listener does ([`listener::configure`]). When the ports of a source address to this server are used up, the next
     /// address has its turn, each once.
     ///
     /// # Errors
@@ -95,8 +97,12 @@ async fn connect_in_turn(
     for source in sources {
         let socket = TcpSocket::from_std_stream(open(source, addr)?.into());
         match socket.connect(addr).await {
+            Ok(stream) => {
+                listener::configure(&stream)?;
+                return Ok(stream);
+            }
             Err(error) if exhausted(&error) => last = Some(error),
-            outcome => return outcome,
+            Err(error) => return Err(error),
         }
     }
     Err(last.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
@@ -106,7 +112,6 @@ async fn connect_in_turn(
 fn open(source: Option<IpAddr>, addr: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
     if let Some(source) = source {
         sockopt::bind_address_no_port(&socket)?;
         socket.bind(&SocketAddr::new(source, 0).into())?;

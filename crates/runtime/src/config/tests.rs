@@ -294,6 +294,8 @@ fn no_problem_shows_a_secret() {
         t.problem("password", "at least 8 characters");
     });
     assert_eq!(weak, ["1: password: ***: at least 8 characters"]);
+    let debug = format!("{:?}", document("password = \"31415\""));
+    assert!(!debug.contains("31415"), "{debug}");
     let broken = Document::parse(Path::new("t.toml"), "password = \"31415").unwrap_err();
     assert!(!broken.to_string().contains("31415"), "{broken}");
 }

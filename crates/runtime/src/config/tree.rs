@@ -1,5 +1,6 @@
 //! The parsed file as plain owned values that know where they stood.
 
+use std::fmt;
 use std::ops::Range;
 
 use toml::Spanned;
@@ -11,8 +12,7 @@ use super::problem::Problem;
 /// Longer values are shortened in problems.
 const SHOWN_CHARACTERS: usize = 60;
 
-/// A value and its place.
-#[derive(Debug)]
+/// A value and its place. Its debug form shows no value, because any may be a secret.
 pub(super) struct Node {
     /// The offset of its first byte.
     pub(super) at: usize,
@@ -21,7 +21,6 @@ pub(super) struct Node {
     pub(super) value: Value,
 }
 
-#[derive(Debug)]
 pub(super) enum Value {
     String(String),
     /// `None` when it does not fit: then it is in no range either.
@@ -34,12 +33,17 @@ pub(super) enum Value {
 }
 
 /// A key of a table with its value.
-#[derive(Debug)]
 pub(super) struct Entry {
     pub(super) key: String,
     /// The offset of the key's first byte.
     pub(super) at: usize,
     pub(super) node: Node,
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("at", &self.at).finish_non_exhaustive()
+    }
 }
 
 impl Node {
