@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use mqtt::codec::decode::{Peek, Role, decode, peek_connect};
 use mqtt::codec::encode::{self, EncodeError, PublishTemplate, encode, encoded_len};
 use mqtt::codec::{DecodeError, Decoded, MAX_REMAINING_LENGTH};
-use mqtt::packet::{Packet, PublishProperties};
+use mqtt::packet::{Packet, PublishProperties, Suback, Subscribe, Unsuback, Unsubscribe};
 use mqtt::{PacketId, QoS, ReasonCode, Version};
 
 use crate::fixtures::{Expect, Fixture, table, wire};
@@ -314,6 +314,57 @@ fn remaining_lengths_at_both_sides_of_every_threshold() {
 }
 
 #[test]
+fn every_length_of_the_remaining_length_is_the_shortest_and_counted_right() {
+    for payload in
+        [0, 1, 122, 123, 124, 16_377, 16_378, 16_379, 16_380, 16_381, 2_097_145, 2_097_146, 2_097_149]
+    {
+        let mut bytes = wire(&format!(r#"30 [ "a" [ ] x*{payload} ]"#));
+        let Ok(Decoded::Packet(packet, len)) = decode(&bytes, Version::V5, Role::Client, NO_LIMIT) else {
+            panic!("a payload of {payload}");
+        };
+        assert_eq!(
+            (len, encoded_len(&packet, Version::V5)),
+            (bytes.len(), bytes.len()),
+            "a payload of {payload}"
+        );
+        let mut out = Vec::new();
+        encode(&packet, Version::V5, &mut out).expect("a valid packet");
+        assert!(out == bytes, "a payload of {payload}");
+        // [MQTT-1.5.5-1]: the same number in one byte more.
+        let last = bytes[1..].iter().position(|byte| byte & 0x80 == 0).expect("it ends") + 1;
+        if last < 4 {
+            bytes[last] |= 0x80;
+            bytes.insert(last + 1, 0);
+            let error = decode(&bytes, Version::V5, Role::Client, NO_LIMIT).expect_err("longer than needed");
+            assert_eq!(error.clause, "MQTT-1.5.5-1", "a payload of {payload}");
+        }
+    }
+}
+
+#[test]
+fn what_the_header_alone_proves_wrong_does_not_wait_for_the_body() {
+    use Role::{Client, Server};
+    use Version::{V5, V31, V311};
+    for (version, sender, header) in [
+        (V5, Client, "c0 ffffff7f"),
+        (V5, Server, "d0 ffffff7f"),
+        (V311, Client, "e0 ffffff7f"),
+        (V311, Server, "20 ffffff7f"),
+        (V31, Server, "40 ffffff7f"),
+        (V311, Client, "50 ffffff7f"),
+        (V311, Client, "62 03"),
+        (V311, Client, "70 01"),
+        (V311, Server, "b0 ffffff7f"),
+        // Four bytes that all say "and one more" are enough to know.
+        (V5, Client, "30 ffffffff"),
+        (V311, Client, "10 80808080"),
+    ] {
+        let error = decode(&wire(header), version, sender, NO_LIMIT).expect_err(header);
+        assert_eq!(error.reason, ReasonCode::MalformedPacket, "{header}");
+    }
+}
+
+#[test]
 fn a_packet_that_no_remaining_length_can_describe_is_not_encoded() {
     let payload = vec![0; MAX_REMAINING_LENGTH as usize];
     let template = |payload| {
@@ -422,6 +473,8 @@ fn before_version_5_reasons_become_the_nearest_code_and_properties_are_left_out(
         assert_eq!(out, wire(bytes), "{name}");
     }
     let mut out = Vec::new();
+    encode(&five("connack_v5"), Version::V31, &mut out).expect("3.1 has no Session Present");
+    assert_eq!(out, wire("20 [ 0000 ]"));
     let refused = encode(&five("auth_with_everything"), Version::V311, &mut out);
     assert_eq!(refused, Err(EncodeError::NotInVersion("AUTH")));
 }
@@ -504,6 +557,49 @@ fn what_no_peer_accepts_is_not_encoded_and_leaves_the_output_alone() {
             EncodeError::NotInVersion("a Password without a User Name"),
         ),
     ]);
+    let connack = |change: &dyn Fn(&mut mqtt::packet::Connack<'static>)| {
+        let Packet::Connack(mut packet) = fixture("connack_v5_with_everything") else { panic!("a CONNACK") };
+        change(&mut packet);
+        Packet::Connack(packet)
+    };
+    let not_refused = EncodeError::Reason("CONNACK", ReasonCode::SessionTakenOver);
+    cases.extend([
+        (connack(&|p| p.properties.maximum_qos = Some(QoS::ExactlyOnce)), EncodeError::Value("Maximum QoS")),
+        (connack(&|p| p.properties.receive_maximum = Some(0)), EncodeError::Value("Receive Maximum")),
+        (connack(&|p| p.properties.maximum_packet_size = Some(0)), EncodeError::Value("Maximum Packet Size")),
+        (connack(&|p| p.reason = ReasonCode::SessionTakenOver), not_refused),
+        (
+            connack(&|p| {
+                p.reason = ReasonCode::Banned;
+                p.session_present = true;
+            }),
+            EncodeError::Value("Session Present"),
+        ),
+    ]);
+    for name in ["subscribe_v5", "unsubscribe_v5", "suback_v5", "unsuback_v5"] {
+        let (packet, what) = match fixture(name) {
+            Packet::Subscribe(p) => {
+                (Packet::Subscribe(Subscribe { filters: vec![], ..p }), "the number of topic filters")
+            }
+            Packet::Unsubscribe(p) => {
+                (Packet::Unsubscribe(Unsubscribe { filters: vec![], ..p }), "the number of topic filters")
+            }
+            Packet::Suback(p) => {
+                (Packet::Suback(Suback { reasons: vec![], ..p }), "the number of reason codes")
+            }
+            Packet::Unsuback(p) => {
+                (Packet::Unsuback(Unsuback { reasons: vec![], ..p }), "the number of reason codes")
+            }
+            other => panic!("{}", other.name()),
+        };
+        cases.push((packet, EncodeError::Value(what)));
+    }
+    let Packet::Disconnect(mut mixed) = fixture("disconnect_v5_of_a_server_with_everything") else {
+        panic!("a DISCONNECT");
+    };
+    // Only a client may say the one, only a server the other.
+    mixed.properties.session_expiry_interval = Some(1);
+    cases.push((Packet::Disconnect(mixed), EncodeError::Reason("DISCONNECT", ReasonCode::ServerMoved)));
     for (packet, expected) in cases {
         let mut out = vec![1, 2, 3];
         assert_eq!(encode(&packet, Version::V5, &mut out), Err(expected));

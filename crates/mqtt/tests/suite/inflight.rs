@@ -89,6 +89,16 @@ fn all_identifiers_can_be_in_flight_and_no_more() {
 }
 
 #[test]
+fn a_free_identifier_is_found_behind_a_run_of_used_ones() {
+    let mut outbound = Outbound::new(u16::MAX);
+    for n in [5, 6, 4] {
+        outbound.restore(InFlight::Publish { id: id(n), qos: QoS::AtLeastOnce, item: n }).unwrap();
+    }
+    assert_eq!(outbound.puback(id(4)), Some(4));
+    assert_eq!(outbound.begin(QoS::AtLeastOnce, 7), Some(id(7)));
+}
+
+#[test]
 fn the_quota_is_the_peers_receive_maximum_less_what_is_in_flight() {
     // [MQTT-3.3.4-9], [MQTT-4.9.0-2]
     let mut outbound = Outbound::new(2);
