@@ -44,10 +44,14 @@ pub fn validate(topic: &str) -> Result<(), TopicError> {
     if topic.len() > MAX_LEN {
         return Err(TopicError::TooLong);
     }
+    // Without an early exit the compiler looks at sixteen bytes at once; this runs for every PUBLISH.
+    let forbidden = topic.bytes().fold(false, |seen, byte| seen | matches!(byte, 0 | b'#' | b'+'));
+    if !forbidden {
+        return Ok(());
+    }
     match topic.bytes().find(|byte| matches!(byte, 0 | b'#' | b'+')) {
-        None => Ok(()),
         Some(0) => Err(TopicError::Null),
-        Some(_) => Err(TopicError::Wildcard),
+        _ => Err(TopicError::Wildcard),
     }
 }
 

@@ -26,7 +26,8 @@ pub enum Role {
 ///
 /// `version` is that of the connection; a CONNECT carries its own. `sender` is who sent the bytes: what only a server may
 /// send is an error from a client, and the other way round. `max_packet_size` counts the whole packet with
-/// its fixed header. Topic, payload and strings borrow from `input`; a PUBLISH without properties allocates nothing.
+/// its fixed header. Topic, payload and strings borrow from `input`; a PUBLISH without properties allocates nothing, and
+/// lists of tiny user properties or filters, the worst case, take some twenty times the bytes of their packet.
 ///
 /// # Errors
 /// The first rule that the packet breaks, as early as it can be known: errors of the fixed header and of the size do not
