@@ -15,6 +15,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use net::splice::{Moved, Pipe, splice_once};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -26,6 +27,8 @@ use crate::worker::Worker;
 pub(crate) const BUFFER_BYTES: usize = 64 * 1024;
 /// Pipes of a worker for bulk, two descriptors each.
 pub(crate) const PIPES: usize = 64;
+/// Reads in a row that fill the buffer, after which the kernel moves the bytes by itself.
+const BULK_READS: u8 = 2;
 /// Bytes that a direction moves in one turn before others have theirs.
 const TURN_BYTES: usize = 4 * BUFFER_BYTES;
 /// How long the second half of a connection is kept after the first closed, without a byte in it.
@@ -50,7 +53,11 @@ pub(crate) struct Relay {
 struct Direction {
     /// What the receiver did not take yet.
     kept: Option<Box<Kept>>,
+    /// On loan while bulk flows.
+    pipe: Option<Box<Pipe>>,
     state: State,
+    /// Reads in a row that filled the buffer.
+    full: u8,
 }
 
 struct Kept {
@@ -202,6 +209,38 @@ impl Direction {
                 }
                 State::Closed => return Ok(Pause::Closed),
             }
+            if self.full >= BULK_READS && self.pipe.is_none() {
+                // Without a pipe to spare bytes are copied, which is as right and a little dearer.
+                self.pipe = worker.pipes.take().ok().flatten().map(Box::new);
+            }
+            if let Some(pipe) = &mut self.pipe {
+                match splice_once(from, pipe, to, TURN_BYTES) {
+                    Ok(Moved::Bytes(bytes)) => {
+                        moved += bytes;
+                        count(bytes as u64);
+                    }
+                    Ok(Moved::AwaitReadable) => {
+                        self.pipe = None;
+                        self.full = 0;
+                        match from.poll_read_ready(cx) {
+                            Poll::Ready(Ok(())) => {}
+                            Poll::Ready(Err(_)) => return Err(Failed::Sender),
+                            Poll::Pending => return Ok(Pause::Waiting),
+                        }
+                    }
+                    Ok(Moved::AwaitWritable) => match to.poll_write_ready(cx) {
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(_)) => return Err(Failed::Receiver),
+                        Poll::Pending => return Ok(Pause::Waiting),
+                    },
+                    Ok(Moved::Closed) => {
+                        self.pipe = None;
+                        self.state = State::Closing;
+                    }
+                    Err(_) => return Err(Failed::Receiver),
+                }
+                continue;
+            }
             let mut buffer = worker.buffer.borrow_mut();
             let mut read = ReadBuf::new(&mut buffer);
             match Pin::new(&mut *from).poll_read(cx, &mut read) {
@@ -209,11 +248,13 @@ impl Direction {
                 Poll::Ready(Err(_)) => return Err(Failed::Sender),
                 Poll::Pending => return Ok(Pause::Waiting),
             }
+            let full = read.remaining() == 0;
             let bytes = read.filled();
             if bytes.is_empty() {
                 self.state = State::Closing;
                 continue;
             }
+            self.full = if full { self.full.saturating_add(1) } else { 0 };
             moved += bytes.len();
             count(bytes.len() as u64);
             match Pin::new(&mut *to).poll_write(cx, bytes) {
