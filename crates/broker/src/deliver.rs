@@ -290,6 +290,13 @@ impl Worker {
                 }
                 continue;
             }
+            if !session.searches.is_empty() {
+                if !self.search_retained(id) {
+                    self.search_on(id);
+                    return;
+                }
+                continue;
+            }
             if !room {
                 return;
             }

@@ -220,7 +220,7 @@ impl Worker {
         match session.outbound.pubrec(packet_id, reason) {
             Pubrec::Release(_) => {
                 self.write(id, |out| {
-                    mqtt::codec::encode::pubrel(version, packet_id, ReasonCode::Success, out)
+                    mqtt::codec::encode::pubrel(version, packet_id, ReasonCode::Success, out);
                 });
             }
             Pubrec::Ended(_) => self.pump(id),

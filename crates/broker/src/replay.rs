@@ -304,9 +304,10 @@ impl Worker {
         let Some(stored) = reader.message() else { return false };
         let view = stored.view();
         let routes = self.lookup(&view.publish.topic);
-        let (rap, identifiers) = own_hit(&routes, key)
-            .and_then(|hit| hit.form(view.publisher))
-            .map_or((false, SmallVec::new()), |(_, rap, ids)| (rap, SmallVec::<[u32; 1]>::from_slice(ids)));
+        let (rap, identifiers) = own_hit(&routes, key).and_then(|hit| hit.form(view.publisher)).map_or_else(
+            || (false, SmallVec::new()),
+            |(_, rap, ids)| (rap, SmallVec::<[u32; 1]>::from_slice(ids)),
+        );
         let form = Form { qos, retain: rap && view.publish.retain, identifiers: &identifiers };
         self.put_again(id, view, &form, packet_id)
     }
@@ -383,7 +384,7 @@ fn wanted(
         {
             continue;
         }
-        let entry = best.get_or_insert((QoS::AtMostOnce, false, SmallVec::new()));
+        let entry = best.get_or_insert_with(|| (QoS::AtMostOnce, false, SmallVec::new()));
         entry.0 = entry.0.max(subscription.options.qos);
         entry.1 |= subscription.options.retain_as_published;
         if subscription.identifier != 0 {

@@ -68,6 +68,7 @@ impl<T> Retained<T> {
     ///
     /// Takes time for all topics that the filter's wildcards do not rule out, matching or not; for a store that
     /// may be large, [`Self::scan`] does the same in pieces.
+    #[cfg(test)]
     pub(crate) fn matching<'a>(&'a self, filter: &str, limit: usize, out: &mut Vec<(String, &'a T)>) {
         self.scan(filter, None, limit, usize::MAX, out);
     }

@@ -13,6 +13,7 @@ use mqtt::packet::SubscriptionOptions;
 
 use crate::message::Message;
 use crate::queue::{Queue, Waiting};
+use crate::retained::Resume;
 use crate::router::SessionKey;
 
 /// Where an unacknowledged message can be found again if the connection breaks.
@@ -67,6 +68,16 @@ pub(crate) struct Resuming {
     pub(crate) frames: BTreeMap<(Shard, u64), LogFrame>,
 }
 
+/// Retained messages that a new subscription asks for.
+pub(crate) struct Search {
+    pub(crate) filter: Box<str>,
+    pub(crate) qos: mqtt::QoS,
+    /// 0: none.
+    pub(crate) identifier: u32,
+    /// Where the store is to be looked through next; `None`: from its beginning.
+    pub(crate) resume: Option<Resume>,
+}
+
 /// A session of a connected client.
 pub(crate) struct Session {
     pub(crate) key: SessionKey,
@@ -81,8 +92,10 @@ pub(crate) struct Session {
     pub(crate) outbound: Outbound<InFlight>,
     pub(crate) inbound: Inbound,
     pub(crate) queue: Queue,
-    /// Retained messages that a SUBSCRIBE asked for and that wait for room; bounded by what is retained.
+    /// Retained messages that were found for a SUBSCRIBE and wait for room; bounded by one piece of a search.
     pub(crate) retained: VecDeque<Waiting>,
+    /// Searches of the retained store that are not finished; one for each filter at most.
+    pub(crate) searches: VecDeque<Search>,
     /// Durable: one for each shard. Transient: empty.
     pub(crate) cursors: Box<[Cursor]>,
     /// Durable: QoS 2 messages between PUBREC and PUBREL.
@@ -120,6 +133,7 @@ impl Session {
             inbound: Inbound::new(windows.receive),
             queue: Queue::default(),
             retained: VecDeque::new(),
+            searches: VecDeque::new(),
             cursors,
             incoming: BTreeMap::new(),
             resuming: None,

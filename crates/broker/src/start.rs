@@ -136,12 +136,12 @@ impl Broker {
             let _ = broker.0.shared.mailboxes[0].force(mail);
         }
         for (listener, sockets) in groups {
-            broker.serve(listener, sockets);
+            broker.serve(&listener, sockets);
         }
         Ok(broker)
     }
 
-    fn serve(&self, config: ListenerConfig, sockets: Vec<std::net::TcpListener>) {
+    fn serve(&self, config: &ListenerConfig, sockets: Vec<std::net::TcpListener>) {
         let Some(addr) = sockets.first().and_then(|s| s.local_addr().ok()) else { return };
         let name: Arc<str> = format!("tcp://{addr}").into();
         let serving = Serving {
@@ -181,7 +181,7 @@ impl Broker {
     ///
     /// # Errors
     /// A new listener cannot be bound; nothing has changed then.
-    pub fn apply(&self, config: BrokerConfig) -> Result<Vec<String>, StartError> {
+    pub fn apply(&self, config: &BrokerConfig) -> Result<Vec<String>, StartError> {
         let mut added = Vec::new();
         let mut changed = Vec::new();
         {
@@ -193,7 +193,7 @@ impl Broker {
                         added.push((listener.clone(), sockets));
                     }
                     Some(bound) if **bound.serving.config.load() != *listener => {
-                        changed.push(listener.clone())
+                        changed.push(listener.clone());
                     }
                     Some(_) => {}
                 }
@@ -202,7 +202,7 @@ impl Broker {
         let mut changes = Vec::new();
         for (listener, sockets) in added {
             changes.push(format!("broker listener {} is added", listener.bind));
-            self.serve(listener, sockets);
+            self.serve(&listener, sockets);
         }
         let mut listeners = self.listeners();
         for listener in changed {
@@ -229,7 +229,7 @@ impl Broker {
         drop(listeners);
         let before = self.0.shared.config.swap(Arc::new(config.clone()));
         if (BrokerConfig { listeners: Vec::new(), ..(*before).clone() })
-            != (BrokerConfig { listeners: Vec::new(), ..config })
+            != (BrokerConfig { listeners: Vec::new(), ..config.clone() })
         {
             changes.push("broker limits are changed for what comes from now on".to_owned());
         }

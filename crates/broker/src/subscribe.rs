@@ -1,7 +1,6 @@
 //! The journey of a SUBSCRIBE: judge each filter, write a durable session's subscriptions, make the routes, answer, then send
 //! what is retained.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
 
 use engine::{EngineError, Op, Pos, Write};
@@ -17,7 +16,7 @@ use crate::message::{Left, NEVER};
 use crate::queue::Waiting as Queued;
 use crate::record;
 use crate::router;
-use crate::session::Subscription;
+use crate::session::{Search, Subscription};
 use crate::session_store;
 use crate::worker::{Waiting, Worker};
 
@@ -40,6 +39,11 @@ pub(crate) struct RetainedFor {
     qos: QoS,
     identifier: u32,
 }
+
+/// Retained messages that one piece of a search gives at most.
+const SEARCH_FOUND: usize = 64;
+/// Topics that one piece of a search looks at.
+const SEARCH_STEPS: usize = 2_000;
 
 impl Worker {
     pub(crate) fn on_subscribe(&mut self, id: ConnId, subscribe: &Subscribe<'_>) {
@@ -162,39 +166,60 @@ impl Worker {
         }
     }
 
-    /// Queues the retained messages that new subscriptions match.
+    /// Begins to send the retained messages that new subscriptions match.
     pub(crate) fn send_retained(&mut self, id: ConnId, wanted: Vec<RetainedFor>) {
+        let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
+        for wanted in wanted {
+            // one search for each filter: a SUBSCRIBE that is repeated begins it anew
+            session.searches.retain(|s| s.filter != wanted.filter);
+            session.searches.push_back(Search {
+                filter: wanted.filter,
+                qos: wanted.qos,
+                identifier: wanted.identifier,
+                resume: None,
+            });
+        }
+        self.pump(id);
+    }
+
+    /// Looks for the next retained messages a session asked for: a few at a time, so that neither a large store nor a
+    /// slow client holds up a worker or fills memory. `false`: nothing was found yet, the search goes on next turn.
+    pub(crate) fn search_retained(&mut self, id: ConnId) -> bool {
         let now = self.now.unix_ms;
-        let mut found = VecDeque::new();
+        let shared = Arc::clone(&self.shared);
+        let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return true };
+        let Some(search) = session.searches.front_mut() else { return true };
+        let mut found = Vec::new();
         {
-            let retained = self.shared.retained.read().unwrap_or_else(PoisonError::into_inner);
-            for wanted in wanted {
-                let mut matching = Vec::new();
-                retained.matching(&wanted.filter, usize::MAX, &mut matching);
-                for (_, message) in matching {
-                    if message.view().left(now) == Left::Expired {
-                        continue;
-                    }
-                    let identifiers = if wanted.identifier == 0 {
-                        SmallVec::new()
-                    } else {
-                        SmallVec::from_slice(&[wanted.identifier])
-                    };
-                    found.push_back(Queued {
-                        message: Arc::clone(message),
-                        qos: wanted.qos.min(message.publish.qos),
-                        retain: true,
-                        identifiers,
-                    });
-                }
+            let retained = shared.retained.read().unwrap_or_else(PoisonError::into_inner);
+            let mut matching = Vec::new();
+            search.resume = retained.scan(
+                &search.filter,
+                search.resume.take(),
+                SEARCH_FOUND,
+                SEARCH_STEPS,
+                &mut matching,
+            );
+            found.extend(matching.into_iter().map(|(_, message)| Arc::clone(message)));
+        }
+        for message in found {
+            if message.view().left(now) == Left::Expired {
+                continue;
+            }
+            let identifiers = match search.identifier {
+                0 => SmallVec::new(),
+                identifier => SmallVec::from_slice(&[identifier]),
+            };
+            let qos = search.qos.min(message.publish.qos);
+            session.retained.push_back(Queued { message, qos, retain: true, identifiers });
+        }
+        if search.resume.is_none() {
+            session.searches.pop_front();
+            if session.searches.is_empty() {
+                session.searches = std::collections::VecDeque::new();
             }
         }
-        if found.is_empty() {
-            return;
-        }
-        let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
-        session.retained.append(&mut found);
-        self.pump(id);
+        !session.retained.is_empty() || session.searches.is_empty()
     }
 
     pub(crate) fn on_unsubscribe(&mut self, id: ConnId, unsubscribe: &Unsubscribe<'_>) {
@@ -210,6 +235,7 @@ impl Worker {
             }
             // [MQTT-3.10.4-1]
             let known = session.subscriptions.remove(&**filter).is_some();
+            session.searches.retain(|s| *s.filter != **filter);
             if known {
                 router.router.unsubscribe(filter, session.key);
                 writes.push(Write::delete(record::subscription_key(&session.client_id, filter)));

@@ -107,6 +107,8 @@ pub(crate) struct Worker {
     fired: Vec<ConnId>,
     buffers: Vec<Vec<u8>>,
     congested: bool,
+    /// Sessions whose search of the retained store goes on next turn.
+    searching: Vec<ConnId>,
     turn_wanted: bool,
     ticks: u64,
 }
@@ -136,6 +138,7 @@ impl Worker {
             fired: Vec::new(),
             buffers: Vec::new(),
             congested: false,
+            searching: Vec::new(),
             turn_wanted: false,
             ticks: 0,
             shared,
@@ -232,7 +235,6 @@ impl Worker {
 
     /// Hands over what gathered: messages for other workers, operations for the engine. Cheap when there is nothing.
     pub(crate) fn end_turn(&mut self) {
-        self.turn_wanted = false;
         self.submit_appends();
         if !self.ops.is_empty() {
             self.shared.engine.submit(self.port, std::mem::take(&mut self.ops));
@@ -393,9 +395,18 @@ impl Worker {
         }
     }
 
+    /// A session's search of the retained store goes on when the others have had their turn.
+    pub(crate) fn search_on(&mut self, id: ConnId) {
+        self.searching.push(id);
+        self.wake_flush();
+    }
+
     /// The slots that have something to write, for the driver to go through.
     pub(crate) fn begin_flush(&mut self) -> Vec<u32> {
         self.turn_wanted = false;
+        for id in std::mem::take(&mut self.searching) {
+            self.pump(id);
+        }
         std::mem::take(&mut self.dirty)
     }
 

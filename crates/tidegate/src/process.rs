@@ -84,7 +84,7 @@ impl Process {
             changes.extend(gateway.apply(config.clone()).map_err(|e| refused(&e))?);
         }
         if let (Some(broker), Some(config)) = (&self.0.broker, &new.broker)
-            && let Err(error) = broker.apply(config.clone()).map(|c| changes.extend(c))
+            && let Err(error) = broker.apply(config).map(|c| changes.extend(c))
         {
             // both or none: the gateway goes back to what it was
             if let (Some(gateway), Some(config)) = (&self.0.gateway, &old.gateway)

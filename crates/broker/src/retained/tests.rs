@@ -234,30 +234,3 @@ proptest! {
         }
     }
 }
-
-#[test]
-#[ignore = "prints times; for a release build on a quiet machine"]
-#[expect(clippy::disallowed_methods, reason = "measures the machine; nothing is decided by it")]
-fn times_with_a_million_topics() {
-    let topic = |device: u64, what: &str| format!("devices/dev-{:07}/{what}", device * 387_420_489 % 500_000);
-    let mut store = Retained::new();
-    let nanoseconds = |what: &str, times: u64, once: &mut dyn FnMut(u64)| {
-        let start = std::time::Instant::now();
-        (0..times).for_each(once);
-        println!("{what}: {:.0} ns", start.elapsed().as_nanos() as f64 / times as f64);
-    };
-    nanoseconds("insert", 1_000_000, &mut |i| {
-        store.insert(&topic(i / 2, if i % 2 == 0 { "state" } else { "config" }), i);
-    });
-    nanoseconds("replace", 1_000_000, &mut |i| {
-        assert!(store.insert(&topic(i / 2, "state"), i).is_some());
-    });
-    nanoseconds("get", 1_000_000, &mut |i| assert!(store.get(&topic(i / 2, "state")).is_some()));
-    for filter in ["devices/+/config", "devices/+/nothing", "+/+/nothing/#", "devices/dev-0250000/#"] {
-        nanoseconds(&format!("search for {filter}"), 3, &mut |_| {
-            let mut out = Vec::new();
-            store.matching(filter, usize::MAX, &mut out);
-            std::hint::black_box(out);
-        });
-    }
-}

@@ -2,7 +2,6 @@
 
 mod cache;
 mod clauses;
-mod measure;
 mod oracle;
 mod properties;
 mod threads;
