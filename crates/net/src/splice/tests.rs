@@ -135,6 +135,41 @@ fn a_pipe_that_holds_bytes_never_meets_another_pair() {
     });
 }
 
+/// The sender is done while its last bytes are still in the pipe: they are not lost.
+#[test]
+fn the_end_comes_after_the_last_byte() {
+    block_on(async {
+        let pool = PipePool::new(1);
+        let mut pipe = pool.take().unwrap().unwrap();
+        let (mut sender, from) = pair().await;
+        let (mut to, mut receiver) = pair().await;
+        // Piece by piece, so that nothing is left at the sender when the receiver is full.
+        let (piece, mut sent) = (noise(4096), 0);
+        while pipe.held() == 0 {
+            sender.write_all(&piece).await.unwrap();
+            sent += piece.len();
+            let mut left = piece.len();
+            while left > 0 && pipe.held() == 0 {
+                match splice_once(&from, &mut pipe, &to, 65_536).unwrap() {
+                    Moved::Bytes(count) => left -= count,
+                    Moved::AwaitReadable => from.readable().await.unwrap(),
+                    Moved::AwaitWritable => {}
+                    Moved::Closed => panic!("too early"),
+                }
+            }
+        }
+        sender.shutdown().await.unwrap();
+        from.readable().await.unwrap();
+        assert_ne!(splice_once(&from, &mut pipe, &to, 65_536).unwrap(), Moved::Closed);
+        let mut got = Vec::new();
+        let receive = async { receiver.read_to_end(&mut got).await.unwrap() };
+        let (moved, received) = tokio::join!(relay(&from, &mut pipe, &mut to, 65_536), receive);
+        moved.unwrap();
+        assert_eq!(received, sent);
+        assert!(got.chunks(piece.len()).all(|chunk| chunk == piece));
+    });
+}
+
 #[test]
 fn at_the_bound_the_pool_gives_nothing() {
     let pool = PipePool::new(2);

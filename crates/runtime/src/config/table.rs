@@ -351,9 +351,8 @@ impl<'a> Table<'a> {
     }
 
     fn report(&self, entry: &Entry, value: String, allowed: &str) {
-        // The value's line, which for a table is that of its header.
-        let at = if entry.node.written.is_some() { entry.node.at } else { entry.at };
-        self.report_at(at, self.join(&entry.key), value, allowed);
+        // The key's line is the value's too: TOML has no line break between them.
+        self.report_at(entry.at, self.join(&entry.key), value, allowed);
     }
 
     fn report_at(&self, at: usize, key: String, value: String, allowed: &str) {

@@ -77,6 +77,7 @@ fn a_panic_ends_its_own_future_only() {
     assert!(ask::<(), _>(&workers, WorkerId(0), || async { panic!("in the future") }).is_err());
     let in_the_closure = || -> std::future::Ready<()> { panic!("in the closure") };
     assert!(ask(&workers, WorkerId(0), in_the_closure).is_err());
+    workers.spawn(WorkerId(0), in_the_closure);
     for _ in 0..10 {
         ticks.blocking_recv().unwrap();
     }
@@ -122,17 +123,21 @@ fn after_stop_a_job_is_dropped_and_its_asker_hears_of_it() {
 }
 
 #[test]
-fn the_last_handle_may_be_dropped_by_a_worker() {
-    let workers = workers(2);
+fn the_last_handle_may_be_dropped_by_a_worker_which_does_not_wait_for_itself() {
+    let (clock, workers) = (Clock::system(), workers(2));
     let (done, finished) = sync_channel(1);
+    let (dropped, alone) = oneshot::channel::<()>();
     let own = workers.clone();
     workers.spawn(WorkerId(0), move || async move {
-        tokio::task::yield_now().await;
+        let _ = alone.await;
+        let start = own.clock().now();
         drop(own);
-        done.send(()).unwrap();
+        done.send(start).unwrap();
     });
     drop(workers);
-    finished.recv_timeout(WAIT).unwrap();
+    dropped.send(()).unwrap();
+    let start = finished.recv_timeout(WAIT).unwrap();
+    assert!(clock.now() - start < STOP_WAIT, "it waited for its own end");
 }
 
 #[test]
