@@ -1,3 +1,7 @@
 //! Command line tools that talk to brokers and to the REST API: pub, sub, ctl.
 
+mod connection;
 pub mod ctl;
+mod properties;
+pub mod publish;
+pub mod subscribe;

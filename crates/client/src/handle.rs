@@ -215,4 +215,9 @@ impl EventStream {
             None => self.queue.recv().await,
         }
     }
+
+    /// The next event if it is there already.
+    pub fn try_next(&mut self) -> Option<Event> {
+        self.first.take().or_else(|| self.queue.try_recv().ok())
+    }
 }

@@ -253,20 +253,24 @@ impl<T> Machine<T> {
 
     /// The broker broke the specification: say so where the version can, and close [4.13.1].
     fn violated(&mut self, error: DecodeError) {
-        self.say_goodbye(error.reason, None);
+        self.say_goodbye(Goodbye { reason: error.reason, ..Goodbye::default() });
         self.close(Disconnected::Protocol(error));
     }
 
     /// Writes DISCONNECT. Before version 5 it exists only for a normal end; other reasons are told by closing.
-    fn say_goodbye(&mut self, reason: ReasonCode, session_expiry_interval: Option<u32>) {
+    fn say_goodbye(&mut self, goodbye: Goodbye) {
         let version = self.options.version;
-        if !version.is_v5() && reason != ReasonCode::Success {
+        if !version.is_v5() && goodbye.reason != ReasonCode::Success {
             return;
         }
-        let session_expiry_interval = session_expiry_interval.filter(|_| version.is_v5());
-        let properties = DisconnectProperties { session_expiry_interval, ..DisconnectProperties::default() };
+        let mut properties = DisconnectProperties::default();
+        if version.is_v5() {
+            properties.session_expiry_interval = goodbye.session_expiry_interval;
+            properties.user_properties = commands::owned_pairs(goodbye.user_properties);
+        }
+        let packet = Packet::Disconnect(Disconnect { reason: goodbye.reason, properties });
         // A reason that a client may not send leaves the output as it was; the closed connection says it all.
-        let _ = encode(&Packet::Disconnect(Disconnect { reason, properties }), version, &mut self.output);
+        let _ = encode(&packet, version, &mut self.output);
     }
 
     /// Ends the connection; the session stays.

@@ -30,17 +30,19 @@ pub struct UnsubscribeRequest {
 }
 
 /// A good-bye to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Goodbye {
     /// `Success` or, for a client that wants its will published all the same, `DisconnectWithWill`.
     pub reason: ReasonCode,
     /// Version 5: how long the session shall outlive the connection, instead of what CONNECT said.
     pub session_expiry_interval: Option<u32>,
+    /// Version 5, in order.
+    pub user_properties: Vec<(String, String)>,
 }
 
 impl Default for Goodbye {
     fn default() -> Self {
-        Self { reason: ReasonCode::Success, session_expiry_interval: None }
+        Self { reason: ReasonCode::Success, session_expiry_interval: None, user_properties: Vec::new() }
     }
 }
 
@@ -233,7 +235,7 @@ impl<T> Machine<T> {
     /// Says good-bye and ends the connection.
     pub fn disconnect(&mut self, goodbye: Goodbye) {
         if self.is_open() {
-            self.say_goodbye(goodbye.reason, goodbye.session_expiry_interval);
+            self.say_goodbye(goodbye);
             self.close(Disconnected::ByUs);
         }
     }
@@ -312,6 +314,6 @@ fn check_filters(filters: &[&str]) -> Result<(), RequestError> {
     Ok(())
 }
 
-fn owned_pairs(pairs: Vec<(String, String)>) -> UserProperties<'static> {
+pub(super) fn owned_pairs(pairs: Vec<(String, String)>) -> UserProperties<'static> {
     pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
 }

@@ -475,9 +475,11 @@ fn a_goodbye_is_the_last_packet_and_ends_everything() {
     let mut world = World::connected(options(Version::V5));
     world.peer.acknowledges = false;
     world.publish("x", QoS::AtLeastOnce, 5);
-    world
-        .machine
-        .disconnect(Goodbye { reason: ReasonCode::DisconnectWithWill, session_expiry_interval: Some(7) });
+    world.machine.disconnect(Goodbye {
+        reason: ReasonCode::DisconnectWithWill,
+        session_expiry_interval: Some(7),
+        ..Goodbye::default()
+    });
     assert_eq!(goodbye(&mut world), Some(ReasonCode::DisconnectWithWill));
     world.machine.finish();
     world.drain();
@@ -488,9 +490,7 @@ fn a_goodbye_is_the_last_packet_and_ends_everything() {
 #[test]
 fn before_version_5_only_a_normal_goodbye_is_written() {
     let mut world = World::connected(options(Version::V311));
-    world
-        .machine
-        .disconnect(Goodbye { reason: ReasonCode::DisconnectWithWill, session_expiry_interval: None });
+    world.machine.disconnect(Goodbye { reason: ReasonCode::DisconnectWithWill, ..Goodbye::default() });
     assert!(world.machine.output().is_empty());
     let mut world = World::connected(options(Version::V311));
     world.machine.disconnect(Goodbye::default());

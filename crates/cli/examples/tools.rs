@@ -1,0 +1,20 @@
+//! `pub` and `sub` as a program of their own: what the `tidegate` binary wires in, and what the tests run.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[derive(Parser)]
+enum Tool {
+    #[command(name = "pub")]
+    Publish(cli::publish::Args),
+    #[command(name = "sub")]
+    Subscribe(cli::subscribe::Args),
+}
+
+fn main() -> ExitCode {
+    match Tool::parse() {
+        Tool::Publish(args) => cli::publish::run(args),
+        Tool::Subscribe(args) => cli::subscribe::run(args),
+    }
+}
