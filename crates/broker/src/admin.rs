@@ -9,7 +9,7 @@ use api::page::{Page, PageMeta, PageQuery};
 use engine::Op;
 use runtime::clock::rfc3339;
 
-use crate::connection::{Conn, ConnId, End};
+use crate::connection::{Conn, ConnId, End, Origin};
 use crate::session_store::{About, Offline};
 use crate::start::Broker;
 use crate::worker::{Waiting, Worker};
@@ -161,7 +161,7 @@ impl Worker {
             connected: true,
             subscriptions_cnt: session.subscriptions.len(),
             inflight_cnt: session.outbound.len(),
-            mqueue_len: session.queue.len() + session.retained.len(),
+            mqueue_len: session.waiting(),
             mqueue_dropped: session.dropped,
             recv_msg: conn.recv_msg,
             send_msg: conn.send_msg,
@@ -170,7 +170,7 @@ impl Worker {
             expiry_interval: session.expiry,
             created_at: rfc3339(session.created_at),
             disconnected_at: None,
-            ..client(&session.client_id, about, &self.shared.node)
+            ..client(&session.client_id, about, &conn.origin, &self.shared.node)
         })
     }
 
@@ -200,7 +200,7 @@ fn subscription(client_id: &str, filter: &str, s: &crate::session::Subscription,
 }
 
 /// The fields that come from the CONNECT.
-fn client(client_id: &str, about: &About, node: &str) -> Client {
+fn client(client_id: &str, about: &About, origin: &Origin, node: &str) -> Client {
     Client {
         clientid: client_id.to_owned(),
         username: about.username.as_deref().map(str::to_owned),
@@ -208,10 +208,10 @@ fn client(client_id: &str, about: &About, node: &str) -> Client {
         connected: false,
         proto_name: if about.proto_ver == 3 { "MQIsdp" } else { "MQTT" }.to_owned(),
         proto_ver: about.proto_ver,
-        peer: about.peer.to_string(),
-        via: about.via.map(|v| v.to_string()),
-        unique_id: about.unique_id.as_deref().map(str::to_owned),
-        listener: about.listener.to_string(),
+        peer: origin.peer.to_string(),
+        via: origin.via.map(|v| v.to_string()),
+        unique_id: origin.unique_id.as_deref().map(str::to_owned),
+        listener: origin.listener.to_string(),
         clean_start: about.clean_start,
         session_present: about.session_present,
         keepalive: about.keep_alive,
@@ -238,6 +238,6 @@ fn offline_client(offline: &Offline, node: &str) -> Client {
         subscriptions_cnt: offline.subscriptions.len(),
         inflight_cnt: offline.inflight,
         mqueue_dropped: offline.dropped,
-        ..client(&offline.client_id, &offline.about, node)
+        ..client(&offline.client_id, &offline.about, &offline.origin, node)
     }
 }

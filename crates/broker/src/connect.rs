@@ -268,17 +268,12 @@ impl Worker {
         let now = self.now.unix_ms;
         let tails = self.tails().to_vec();
         let Some(conn) = self.conn_mut(id) else { return };
-        let origin = (*conn.origin).clone();
         let Phase::Claiming(claiming) = &mut conn.phase else { return };
         let Some(session) = &claiming.session else { return };
         let connect = &claiming.connect;
         let about = About {
             username: connect.username.as_deref().map(Arc::from),
             proto_ver: connect.version.level(),
-            peer: origin.peer,
-            via: origin.via,
-            unique_id: origin.unique_id,
-            listener: origin.listener,
             clean_start: connect.clean_start,
             session_present: claiming.session_present,
             keep_alive: connect.keep_alive,
@@ -291,7 +286,7 @@ impl Worker {
                 &mut writes,
                 Write::put(
                     record::session_key(&client_id),
-                    session_store::encode(session, &about, now, &tails),
+                    session_store::encode(session, &about, &conn.origin, now, &tails),
                 ),
             );
         }
@@ -313,12 +308,15 @@ impl Worker {
             // resumed with an expiry of 0: it lives on in this connection only
             writes.push(Write::delete(record::session_key(&client_id)));
             writes.extend(
-                session.subscriptions.keys().map(|f| Write::delete(record::subscription_key(&client_id, f))),
+                session
+                    .subscriptions
+                    .filters()
+                    .map(|f| Write::delete(record::subscription_key(&client_id, f))),
             );
             writes
                 .extend(session.incoming.keys().map(|&i| Write::delete(record::incoming_key(&client_id, i))));
         }
-        conn.about = Some(Box::new(about));
+        conn.about = Some(about);
         conn.will = will.map(Box::new);
         if writes.is_empty() {
             self.opened(id, None);
@@ -352,7 +350,7 @@ impl Worker {
         conn.session = session;
         conn.keep_alive_ms = u32::from(connect.keep_alive) * 1_500;
         if session_present && let Some(session) = &conn.session {
-            let filters: Vec<&str> = session.subscriptions.keys().map(|f| &**f).collect();
+            let filters = session.subscriptions.filters();
             let address = Some(Address { worker, slot: id.slot });
             shared.router.relocate(filters, session.key, address);
         }
@@ -390,13 +388,14 @@ impl Worker {
     }
 
     fn tell_connected(&self, id: ConnId, client_id: &Arc<str>) {
-        let Some(about) = self.conn(id).and_then(|c| c.about.as_ref()) else { return };
+        let Some(conn) = self.conn(id) else { return };
+        let Some(about) = &conn.about else { return };
         self.shared.events.emit(Event::ClientConnected {
             clientid: Arc::clone(client_id),
             username: about.username.clone(),
             proto_ver: about.proto_ver,
-            peer: about.peer,
-            listener: Arc::clone(&about.listener),
+            peer: conn.origin.peer,
+            listener: Arc::clone(&conn.origin.listener),
             clean_start: about.clean_start,
             session_present: about.session_present,
             keep_alive: about.keep_alive,

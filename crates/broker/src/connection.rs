@@ -27,7 +27,7 @@ pub(crate) struct ConnId {
 }
 
 /// Who connected, from where, through what.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     /// The device's own address.
     pub(crate) peer: SocketAddr,
@@ -181,7 +181,7 @@ pub(crate) struct Conn {
     pub(crate) phase: Phase,
     pub(crate) origin: Box<Origin>,
     pub(crate) session: Option<Box<Session>>,
-    pub(crate) about: Option<Box<About>>,
+    pub(crate) about: Option<About>,
     pub(crate) will: Option<Box<PendingWill>>,
     /// The unfinished packet at the end of what was read.
     pub(crate) tail: Vec<u8>,

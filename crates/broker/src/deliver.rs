@@ -111,7 +111,7 @@ impl Worker {
             }
             return;
         }
-        if full || !session.queue.is_empty() || session.outbound.quota() == 0 {
+        if full || session.is_queueing() || session.outbound.quota() == 0 {
             conn.stalled |= full;
             let message = Arc::clone(owned.get_or_insert_with(|| view.to_message()));
             let waiting = Waiting {
@@ -120,7 +120,7 @@ impl Worker {
                 retain: form.retain,
                 identifiers: SmallVec::from_slice(form.identifiers),
             };
-            if !session.queue.push(waiting, bound) {
+            if !session.backlog().queue.push(waiting, bound) {
                 self.dropped(id, &view.publish.topic, Drop::QueueFull);
             }
             return;
@@ -278,19 +278,17 @@ impl Worker {
                 return;
             }
             let room = session.outbound.quota() > 0;
-            if let Some(next) = session.retained.front() {
+            let Some(backlog) = session.backlog.as_mut() else { break };
+            if let Some(next) = backlog.retained.front() {
                 if next.qos > QoS::AtMostOnce && !room {
                     return;
                 }
-                if let Some(next) = session.retained.pop_front() {
-                    if session.retained.is_empty() {
-                        session.retained = std::collections::VecDeque::new();
-                    }
+                if let Some(next) = backlog.retained.pop_front() {
                     self.put_retained(id, &next);
                 }
                 continue;
             }
-            if !session.searches.is_empty() {
+            if !backlog.searches.is_empty() {
                 if !self.search_retained(id) {
                     self.search_on(id);
                     return;
@@ -300,7 +298,10 @@ impl Worker {
             if !room {
                 return;
             }
-            let Some(next) = session.queue.pop() else { break };
+            let Some(next) = backlog.queue.pop() else {
+                session.settle_backlog();
+                break;
+            };
             let view = next.message.view();
             let left = view.left(self.now.unix_ms);
             let form = Form { qos: next.qos, retain: next.retain, identifiers: &next.identifiers };

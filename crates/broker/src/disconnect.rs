@@ -161,7 +161,7 @@ impl Worker {
         let key = session.key;
         let client_id = Arc::clone(&session.client_id);
         if session.expiry == 0 {
-            let filters: Vec<Box<str>> = session.subscriptions.keys().cloned().collect();
+            let filters: Vec<Box<str>> = session.subscriptions.filters().map(Into::into).collect();
             let mut writes = if session.durable {
                 session_store::removal(
                     &client_id,
@@ -193,7 +193,8 @@ impl Worker {
             seconds => now.saturating_add(u64::from(seconds) * 1_000),
         };
         let Some(about) = conn.about.clone() else { return };
-        let record = session_store::encode(session, &about, now, &tails);
+        let origin = conn.origin.clone();
+        let record = session_store::encode(session, &about, &origin, now, &tails);
         let delayed = will
             .as_ref()
             .filter(|w| w.delay > 0)
@@ -212,11 +213,12 @@ impl Worker {
                 .zip(&tails)
                 .map(|((s, _), &t)| session.floor(s, t))
                 .collect(),
-            subscriptions: std::mem::take(&mut session.subscriptions).into_iter().collect(),
+            subscriptions: std::mem::take(&mut session.subscriptions).into_list(),
             incoming: session.incoming.keys().copied().collect(),
             inflight: session.outbound.len(),
             dropped: session.dropped,
             about,
+            origin,
             will: delayed,
         };
         self.shared.router.relocate(offline.filters(), key, None);
@@ -257,12 +259,13 @@ impl Worker {
         let tails = self.tails().to_vec();
         let mut writes = Vec::new();
         for (_, conn) in &mut self.conns {
-            let Conn { phase: Phase::Connected, session: Some(session), about: Some(about), .. } = conn
+            let Conn { phase: Phase::Connected, session: Some(session), about: Some(about), origin, .. } =
+                conn
             else {
                 continue;
             };
             if session.durable_now() && std::mem::take(&mut session.dirty) {
-                let record = session_store::encode(session, about, now, &tails);
+                let record = session_store::encode(session, about, origin, now, &tails);
                 writes.push(Write::put(record::session_key(&session.client_id), record));
             }
         }

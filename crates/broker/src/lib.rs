@@ -29,6 +29,7 @@ mod session_store;
 mod shared;
 mod start;
 mod subscribe;
+mod subscriptions;
 mod worker;
 
 pub use start::{Broker, Context, StartError};

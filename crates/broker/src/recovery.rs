@@ -202,7 +202,8 @@ fn sessions(records: &[Record]) -> Vec<Offline> {
         let offline = Offline {
             key: rec.key,
             client_id: client_id.into(),
-            about: Box::new(rec.about),
+            about: rec.about,
+            origin: Box::new(rec.origin),
             created_at: rec.created_at,
             disconnected_at: rec.disconnected_at,
             expiry: rec.expiry,

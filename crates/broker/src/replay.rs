@@ -372,7 +372,7 @@ fn wanted(
     // some filter is younger than the position: each is asked by itself
     let own = view.publisher == session.key;
     let mut best: Option<(QoS, bool, SmallVec<[u32; 1]>)> = None;
-    for (filter, subscription) in &session.subscriptions {
+    for (filter, subscription) in session.subscriptions.iter() {
         let begun = subscription
             .starts
             .as_ref()

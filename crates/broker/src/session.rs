@@ -15,6 +15,7 @@ use crate::message::Message;
 use crate::queue::{Queue, Waiting};
 use crate::retained::Resume;
 use crate::router::SessionKey;
+use crate::subscriptions::Subscriptions;
 
 /// Where an unacknowledged message can be found again if the connection breaks.
 #[derive(Clone, Debug)]
@@ -78,6 +79,23 @@ pub(crate) struct Search {
     pub(crate) resume: Option<Resume>,
 }
 
+/// What waits until the client takes more.
+#[derive(Default)]
+pub(crate) struct Backlog {
+    /// Messages of a session that ends with its connection.
+    pub(crate) queue: Queue,
+    /// Retained messages that were found for a SUBSCRIBE; bounded by one piece of a search.
+    pub(crate) retained: VecDeque<Waiting>,
+    /// Searches of the retained store that are not finished; one for each filter at most.
+    pub(crate) searches: VecDeque<Search>,
+}
+
+impl Backlog {
+    fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.retained.is_empty() && self.searches.is_empty()
+    }
+}
+
 /// A session of a connected client.
 pub(crate) struct Session {
     pub(crate) key: SessionKey,
@@ -88,14 +106,11 @@ pub(crate) struct Session {
     pub(crate) durable: bool,
     /// Unix milliseconds.
     pub(crate) created_at: u64,
-    pub(crate) subscriptions: BTreeMap<Box<str>, Subscription>,
+    pub(crate) subscriptions: Subscriptions,
     pub(crate) outbound: Outbound<InFlight>,
     pub(crate) inbound: Inbound,
-    pub(crate) queue: Queue,
-    /// Retained messages that were found for a SUBSCRIBE and wait for room; bounded by one piece of a search.
-    pub(crate) retained: VecDeque<Waiting>,
-    /// Searches of the retained store that are not finished; one for each filter at most.
-    pub(crate) searches: VecDeque<Search>,
+    /// What waits for room; an idle session has none.
+    pub(crate) backlog: Option<Box<Backlog>>,
     /// Durable: one for each shard. Transient: empty.
     pub(crate) cursors: Box<[Cursor]>,
     /// Durable: QoS 2 messages between PUBREC and PUBREL.
@@ -128,12 +143,10 @@ impl Session {
             expiry,
             durable,
             created_at,
-            subscriptions: BTreeMap::new(),
+            subscriptions: Subscriptions::default(),
             outbound: Outbound::new(windows.send),
             inbound: Inbound::new(windows.receive),
-            queue: Queue::default(),
-            retained: VecDeque::new(),
-            searches: VecDeque::new(),
+            backlog: None,
             cursors,
             incoming: BTreeMap::new(),
             resuming: None,
@@ -142,9 +155,31 @@ impl Session {
         }
     }
 
+    /// The backlog, to add to it.
+    pub(crate) fn backlog(&mut self) -> &mut Backlog {
+        self.backlog.get_or_insert_default()
+    }
+
+    /// Gives the backlog's memory back when nothing waits any more.
+    pub(crate) fn settle_backlog(&mut self) {
+        if self.backlog.as_ref().is_some_and(|b| b.is_empty()) {
+            self.backlog = None;
+        }
+    }
+
+    /// Whether messages wait in memory: new ones must go behind them.
+    pub(crate) fn is_queueing(&self) -> bool {
+        self.backlog.as_ref().is_some_and(|b| !b.queue.is_empty())
+    }
+
+    /// Messages that wait in memory.
+    pub(crate) fn waiting(&self) -> usize {
+        self.backlog.as_ref().map_or(0, |b| b.queue.len() + b.retained.len())
+    }
+
     /// Whether some subscription began while the session was behind, so that a replay must look at each filter.
     pub(crate) fn has_starts(&self) -> bool {
-        self.subscriptions.values().any(|s| s.starts.is_some())
+        self.subscriptions.iter().any(|(_, s)| s.starts.is_some())
     }
 
     /// The position from which the log is needed in `shard`: nothing before it will be read for this session.

@@ -11,6 +11,7 @@ use engine::{Pos, Shard, Write};
 use hashbrown::HashMap;
 use mqtt::{PacketId, QoS};
 
+use crate::connection::Origin;
 use crate::message::{Message, NEVER};
 use crate::record::{self, Reader};
 use crate::router::SessionKey;
@@ -22,10 +23,6 @@ pub(crate) struct About {
     pub(crate) username: Option<Arc<str>>,
     /// 3, 4 or 5.
     pub(crate) proto_ver: u8,
-    pub(crate) peer: std::net::SocketAddr,
-    pub(crate) via: Option<std::net::SocketAddr>,
-    pub(crate) unique_id: Option<Box<str>>,
-    pub(crate) listener: Arc<str>,
     pub(crate) clean_start: bool,
     pub(crate) session_present: bool,
     pub(crate) keep_alive: u16,
@@ -37,7 +34,8 @@ pub(crate) struct About {
 pub(crate) struct Offline {
     pub(crate) key: SessionKey,
     pub(crate) client_id: Arc<str>,
-    pub(crate) about: Box<About>,
+    pub(crate) about: About,
+    pub(crate) origin: Box<Origin>,
     pub(crate) created_at: u64,
     pub(crate) disconnected_at: u64,
     /// Seconds.
@@ -197,20 +195,27 @@ pub(crate) struct SessionRecord {
     pub(crate) created_at: u64,
     pub(crate) disconnected_at: u64,
     pub(crate) about: About,
+    pub(crate) origin: Origin,
     pub(crate) cursors: Box<[Pos]>,
     pub(crate) flights: Vec<StoredFlight>,
     pub(crate) dropped: u64,
 }
 
 /// Writes the `rec` record of a session as it is now.
-pub(crate) fn encode(session: &Session, about: &About, disconnected_at: u64, tails: &[Pos]) -> Vec<u8> {
+pub(crate) fn encode(
+    session: &Session,
+    about: &About,
+    origin: &Origin,
+    disconnected_at: u64,
+    tails: &[Pos],
+) -> Vec<u8> {
     let mut out = record::begin();
     out.extend_from_slice(&session.key.0.to_be_bytes());
     out.extend_from_slice(&session.expiry.to_be_bytes());
     out.extend_from_slice(&session.created_at.to_be_bytes());
     out.extend_from_slice(&disconnected_at.to_be_bytes());
     out.extend_from_slice(&session.dropped.to_be_bytes());
-    put_about(about, &mut out);
+    put_about(about, origin, &mut out);
     let cursors: Vec<Pos> = session
         .cursors
         .iter()
@@ -251,22 +256,22 @@ pub(crate) fn encode(session: &Session, about: &About, disconnected_at: u64, tai
     out
 }
 
-fn put_about(about: &About, out: &mut Vec<u8>) {
+fn put_about(about: &About, origin: &Origin, out: &mut Vec<u8>) {
     let text = |t: Option<String>, out: &mut Vec<u8>| {
         out.push(u8::from(t.is_some()));
         record::put_bytes(t.unwrap_or_default().as_bytes(), out);
     };
     text(about.username.as_deref().map(str::to_owned), out);
-    text(Some(about.peer.to_string()), out);
-    text(about.via.map(|v| v.to_string()), out);
-    text(about.unique_id.as_deref().map(str::to_owned), out);
-    text(Some(about.listener.to_string()), out);
+    text(Some(origin.peer.to_string()), out);
+    text(origin.via.map(|v| v.to_string()), out);
+    text(origin.unique_id.as_deref().map(str::to_owned), out);
+    text(Some(origin.listener.to_string()), out);
     out.extend_from_slice(&[about.proto_ver, u8::from(about.clean_start)]);
     out.extend_from_slice(&about.keep_alive.to_be_bytes());
     out.extend_from_slice(&about.connected_at.to_be_bytes());
 }
 
-fn about(r: &mut Reader<'_>) -> Option<About> {
+fn about(r: &mut Reader<'_>) -> Option<(About, Origin)> {
     let text = |r: &mut Reader<'_>| -> Option<Option<String>> {
         let there = r.u8()? != 0;
         let text = r.text()?;
@@ -280,18 +285,17 @@ fn about(r: &mut Reader<'_>) -> Option<About> {
     };
     let unique_id = text(r)?.map(String::into_boxed_str);
     let listener = Arc::from(text(r)??);
-    Some(About {
+    // whether anonymous clients are let in is asked of the listener they come back to
+    let origin = Origin { peer, via, unique_id, listener, allow_anonymous: false };
+    let about = About {
         username,
-        peer,
-        via,
-        unique_id,
-        listener,
         proto_ver: r.u8()?,
         clean_start: r.u8()? != 0,
         session_present: true,
         keep_alive: r.u16()?,
         connected_at: r.u64()?,
-    })
+    };
+    Some((about, origin))
 }
 
 /// Reads a `rec` record; `None`: damaged.
@@ -302,7 +306,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<SessionRecord> {
     let created_at = r.u64()?;
     let disconnected_at = r.u64()?;
     let dropped = r.u64()?;
-    let about = about(&mut r)?;
+    let (about, origin) = about(&mut r)?;
     let cursors = record::positions(&mut r)?;
     let count = r.u32()?;
     let mut flights = Vec::new();
@@ -322,7 +326,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<SessionRecord> {
         };
         flights.push(StoredFlight::Publish { id, qos, item });
     }
-    Some(SessionRecord { key, expiry, created_at, disconnected_at, about, cursors, flights, dropped })
+    Some(SessionRecord { key, expiry, created_at, disconnected_at, about, origin, cursors, flights, dropped })
 }
 
 /// The writes for one `sub/<filter>` record.
@@ -378,17 +382,20 @@ mod tests {
         Offline {
             key: SessionKey(1),
             client_id: id.into(),
-            about: Box::new(About {
+            about: About {
                 username: Some("u".into()),
                 proto_ver: 5,
-                peer: ([127, 0, 0, 1], 9).into(),
-                via: None,
-                unique_id: Some("x".into()),
-                listener: "tcp://l".into(),
                 clean_start: false,
                 session_present: true,
                 keep_alive: 60,
                 connected_at: 5,
+            },
+            origin: Box::new(Origin {
+                peer: ([127, 0, 0, 1], 9).into(),
+                via: None,
+                unique_id: Some("x".into()),
+                listener: "tcp://l".into(),
+                allow_anonymous: false,
             }),
             created_at: 0,
             disconnected_at: 0,
@@ -444,14 +451,15 @@ mod tests {
         let kept = offline("x", 0, Some(1)).will.unwrap().1;
         session.outbound.begin(QoS::ExactlyOnce, InFlight::Kept(kept)).unwrap();
         session.cursors[1].live = false;
-        let bytes = encode(&session, &offline("car", 0, None).about, 99, &[Pos::new(9, 9), Pos::new(9, 9)]);
+        let waiting = offline("car", 0, None);
+        let bytes = encode(&session, &waiting.about, &waiting.origin, 99, &[Pos::new(9, 9), Pos::new(9, 9)]);
         let back = decode(&bytes).unwrap();
         assert_eq!(
             (back.key, back.expiry, back.created_at, back.disconnected_at),
             (SessionKey(7), 60, 3, 99)
         );
         assert_eq!(&*back.cursors, &[Pos::new(9, 9), Pos::START]);
-        assert_eq!(back.about, *offline("car", 0, None).about);
+        assert_eq!((back.about, back.origin), (waiting.about, *waiting.origin));
         assert!(matches!(&back.flights[0],
             StoredFlight::Publish { id: i, qos: QoS::AtLeastOnce, item: InFlight::Logged { shard: Shard(1), pos } }
             if *i == id && *pos == Pos::new(2, 3)));

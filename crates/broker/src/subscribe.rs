@@ -56,7 +56,7 @@ impl Worker {
             let reason = match judge(&wanted.filter, max_levels) {
                 Err(reason) => reason,
                 Ok(()) => {
-                    let new = !session.subscriptions.contains_key(&*wanted.filter)
+                    let new = session.subscriptions.get(&wanted.filter).is_none()
                         && !granted.wanted.iter().any(|w| *w.filter == *wanted.filter);
                     count += usize::from(new);
                     if new && count > max_subscriptions {
@@ -136,7 +136,7 @@ impl Worker {
                 });
             }
             let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
-            let kept = session.subscriptions.get(&*wanted.filter).and_then(|s| s.starts.clone());
+            let kept = session.subscriptions.get(&wanted.filter).and_then(|s| s.starts.clone());
             let subscription = Subscription {
                 options: wanted.options,
                 identifier: wanted.identifier,
@@ -171,8 +171,9 @@ impl Worker {
         let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
         for wanted in wanted {
             // one search for each filter: a SUBSCRIBE that is repeated begins it anew
-            session.searches.retain(|s| s.filter != wanted.filter);
-            session.searches.push_back(Search {
+            let searches = &mut session.backlog().searches;
+            searches.retain(|s| s.filter != wanted.filter);
+            searches.push_back(Search {
                 filter: wanted.filter,
                 qos: wanted.qos,
                 identifier: wanted.identifier,
@@ -188,7 +189,8 @@ impl Worker {
         let now = self.now.unix_ms;
         let shared = Arc::clone(&self.shared);
         let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return true };
-        let Some(search) = session.searches.front_mut() else { return true };
+        let Some(backlog) = session.backlog.as_mut() else { return true };
+        let Some(search) = backlog.searches.front_mut() else { return true };
         let mut found = Vec::new();
         {
             let retained = shared.retained.read().unwrap_or_else(PoisonError::into_inner);
@@ -211,15 +213,12 @@ impl Worker {
                 identifier => SmallVec::from_slice(&[identifier]),
             };
             let qos = search.qos.min(message.publish.qos);
-            session.retained.push_back(Queued { message, qos, retain: true, identifiers });
+            backlog.retained.push_back(Queued { message, qos, retain: true, identifiers });
         }
         if search.resume.is_none() {
-            session.searches.pop_front();
-            if session.searches.is_empty() {
-                session.searches = std::collections::VecDeque::new();
-            }
+            backlog.searches.pop_front();
         }
-        !session.retained.is_empty() || session.searches.is_empty()
+        !backlog.retained.is_empty() || backlog.searches.is_empty()
     }
 
     pub(crate) fn on_unsubscribe(&mut self, id: ConnId, unsubscribe: &Unsubscribe<'_>) {
@@ -235,7 +234,9 @@ impl Worker {
             }
             // [MQTT-3.10.4-1]
             let known = session.subscriptions.remove(&**filter).is_some();
-            session.searches.retain(|s| *s.filter != **filter);
+            if let Some(backlog) = &mut session.backlog {
+                backlog.searches.retain(|s| *s.filter != **filter);
+            }
             if known {
                 router.router.unsubscribe(filter, session.key);
                 writes.push(Write::delete(record::subscription_key(&session.client_id, filter)));
