@@ -1,6 +1,7 @@
 //! The machine on a tokio task: socket, queues, reconnects. Decides nothing about the protocol.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,8 +12,10 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::backoff::{Pauses, Reconnect};
 use crate::error::{Disconnected, PublishError, RequestError};
 use crate::handle::Event;
-use crate::machine::{Completion, Goodbye, Machine, OUTPUT_LIMIT, SubscribeRequest, UnsubscribeRequest};
-use crate::message::{Granted, Message, Unsubscribed};
+use crate::machine::{
+    self, Completion, Goodbye, Machine, OUTPUT_LIMIT, SubscribeRequest, UnsubscribeRequest,
+};
+use crate::message::{Connected, Granted, Message, Unsubscribed};
 use crate::options::Options;
 use crate::transport::Transport;
 
@@ -56,6 +59,7 @@ pub(crate) fn spawn(
         waiting: None,
         events,
         abort,
+        local_address: None,
         pauses,
         goodbye: None,
         finished: false,
@@ -71,6 +75,8 @@ struct Driver {
     waiting: Option<Command>,
     events: mpsc::Sender<Event>,
     abort: Arc<Notify>,
+    /// Of the connection that is up.
+    local_address: Option<SocketAddr>,
     pauses: Option<Pauses>,
     /// Who waits for the end; told by being dropped.
     goodbye: Option<oneshot::Sender<()>>,
@@ -137,6 +143,7 @@ impl Driver {
             Some(Err(_)) => return Disconnected::ConnectTimeout,
             Some(Ok(Err(error))) => return Disconnected::Unreachable(error),
             Some(Ok(Ok(transport))) => {
+                self.local_address = transport.local_address();
                 let now = self.now();
                 self.machine.start(now, deadline);
                 let (reader, writer) = tokio::io::split(transport);
@@ -204,7 +211,7 @@ impl Driver {
                 // Without a permit nobody listens any more: messages go nowhere.
                 let event = self.machine.poll_event();
                 if let (Some(event), Ok(permit)) = (event, permit) {
-                    permit.send(event.into());
+                    permit.send(outward(event, self.local_address));
                 }
                 Wake::Event
             }
@@ -297,7 +304,7 @@ impl Driver {
     /// Hands on what came before the connection ended.
     async fn deliver_rest(&mut self) {
         while let Some(event) = self.machine.poll_event() {
-            self.tell(event.into()).await;
+            self.tell(outward(event, self.local_address)).await;
         }
     }
 
@@ -340,6 +347,14 @@ impl Driver {
                 },
             }
         }
+    }
+}
+
+/// A machine's event as the application sees it.
+fn outward(event: machine::Event, local_address: Option<SocketAddr>) -> Event {
+    match event {
+        machine::Event::Connected(connected) => Event::Connected(Connected { local_address, ..connected }),
+        machine::Event::Message(received) => Event::Message(received),
     }
 }
 

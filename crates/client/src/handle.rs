@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::driver::{self, Command, Reply};
 use crate::error::{ConnectError, Disconnected, PublishError, RequestError};
-use crate::machine::{self, Goodbye, SubscribeRequest, UnsubscribeRequest};
+use crate::machine::{Goodbye, SubscribeRequest, UnsubscribeRequest};
 use crate::message::{Connected, Granted, Message, Received, Subscription, Unsubscribed};
 use crate::options::Options;
 
@@ -30,15 +30,6 @@ pub enum Event {
         /// When it is tried again; `None`: this was the last event.
         retry_in: Option<Duration>,
     },
-}
-
-impl From<machine::Event> for Event {
-    fn from(event: machine::Event) -> Self {
-        match event {
-            machine::Event::Connected(connected) => Self::Connected(connected),
-            machine::Event::Message(received) => Self::Message(received),
-        }
-    }
 }
 
 /// The handle of a running client; clones steer the same one. When the last clone is dropped, what was commanded before

@@ -1,5 +1,7 @@
 //! What goes to the broker and what comes back, owned.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use mqtt::packet::{
     ConnackProperties, PublishProperties, RetainHandling, SubscribeFilter, SubscriptionOptions,
@@ -68,6 +70,8 @@ pub struct Connected {
     pub properties: ConnackProperties<'static>,
     /// 1 for the first connection of this client, then counting up.
     pub connection: u64,
+    /// Our own address and port; the machine, which has no socket, leaves it out.
+    pub local_address: Option<SocketAddr>,
 }
 
 /// A topic filter with its options.

@@ -1,7 +1,7 @@
 //! The byte stream under a connection; TCP today, and the place where TLS and WebSocket join it.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -33,6 +33,13 @@ impl Transport {
             }
         }
         Err(last)
+    }
+
+    /// Our own address and port.
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+        }
     }
 }
 

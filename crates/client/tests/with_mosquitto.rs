@@ -184,7 +184,15 @@ async fn a_client_comes_back_when_its_broker_does() {
     let options =
         Options { reconnect: Reconnect::WithBackoff(backoff), ..Options::new(broker.address(), "steady") };
     let (client, mut events) = soon(Client::connect(options)).await.unwrap();
-    assert!(matches!(soon(events.next()).await, Some(Event::Connected(first)) if first.connection == 1));
+    match soon(events.next()).await {
+        Some(Event::Connected(first)) => {
+            assert_eq!(first.connection, 1);
+            assert!(
+                first.local_address.is_some_and(|address| address.ip().is_loopback() && address.port() > 0)
+            );
+        }
+        other => panic!("{other:?}"),
+    }
     let _broker = broker.restart();
     let second = soon(async {
         loop {

@@ -91,6 +91,7 @@ impl<T> Machine<T> {
             session_present: connack.session_present,
             properties: properties.into_owned(),
             connection: self.connections,
+            local_address: None,
         };
         self.events.push_back((self.connections, Event::Connected(connected)));
         self.resume();
