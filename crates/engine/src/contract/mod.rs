@@ -137,6 +137,7 @@ macro_rules! contract_tests {
             order:
                 the_guarantees_are_within_range
                 every_token_is_answered_exactly_once
+                a_large_batch_is_answered_to_the_last
                 the_effects_of_a_port_come_in_the_order_submitted
                 a_busy_operation_has_had_no_effect
                 shutdown_answers_what_was_submitted

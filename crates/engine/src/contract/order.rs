@@ -64,6 +64,23 @@ pub fn every_token_is_answered_exactly_once(make: Make) {
     });
 }
 
+pub fn a_large_batch_is_answered_to_the_last(make: Make) {
+    let probe = Probe::new(&make(Setup::default()));
+    let tokens = probe.submit((0..5000).map(|n| append(1, n)).collect());
+    let mut last = 0;
+    for token in tokens {
+        match probe.answer(token) {
+            Ok(Reply::Appended { seq }) => {
+                assert!(seq > last, "{seq} after {last}");
+                last = seq;
+            }
+            Err(error) if may_come_at_any_time(error) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(probe.head(S) >= Pos::end_of(last));
+}
+
 pub fn the_effects_of_a_port_come_in_the_order_submitted(make: Make) {
     let probe = Probe::new(&make(Setup::default()));
     let k = key("k");

@@ -67,6 +67,11 @@ impl Gate {
         self.changed.notify_all();
     }
 
+    fn close(&self) {
+        let mut state = self.state.lock().expect("no test panics inside");
+        (state.open, state.entered) = (false, false);
+    }
+
     /// All arrivals, once there are so many.
     fn arrivals(&self, n: usize) -> Vec<Arrival> {
         let count = |s: &GateState| s.batches.iter().map(Vec::len).sum::<usize>();
@@ -162,6 +167,12 @@ fn at_the_bound_of_a_lane_send_is_busy_and_nothing_accepted_is_lost() {
     }
     assert_eq!(send(20_000), Ok(()), "a large one passes alone");
     gate.arrivals(1);
+    gate.close();
+    assert_eq!(send(1), Ok(()));
+    drop(gate.wait("the thread is in the gate", |s| s.entered));
+    assert_eq!([4000, 4000, 4000].map(send), [Ok(()), Ok(()), Err(EngineError::Busy)], "room came back");
+    gate.open();
+    gate.arrivals(3);
     assert_eq!(send(3_000_000), Err(EngineError::TooLarge));
 }
 
