@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 
 /// The access layer for fleets of devices: an MQTT broker and the load balancer in front of it
 #[derive(Debug, Parser)]
-#[command(name = "tidegate", version, about, max_term_width = 100)]
+#[command(name = "tidegate", version, max_term_width = 100)]
 struct Cli {
     /// The configuration file; without one: a broker with its API on this machine
     #[arg(long, value_name = "FILE", global = false)]
@@ -34,6 +34,10 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Publish messages, with the flags of mosquitto_pub
+    Pub(cli::publish::Args),
+    /// Subscribe and print messages, with the flags of mosquitto_sub
+    Sub(cli::subscribe::Args),
     /// Look at a running process and steer it, through its REST API
     Ctl(cli::ctl::Args),
 }
@@ -44,6 +48,8 @@ fn main() -> ExitCode {
         None => run::run(cli.config),
         Some(Command::Run { config }) => run::run(config.or(cli.config)),
         Some(Command::Check { config }) => check(&config),
+        Some(Command::Pub(args)) => cli::publish::run(args),
+        Some(Command::Sub(args)) => cli::subscribe::run(args),
         Some(Command::Ctl(args)) => cli::ctl::run(&args),
     }
 }
