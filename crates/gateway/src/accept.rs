@@ -6,11 +6,14 @@
 //! answer.
 
 use std::cell::{Cell, OnceCell};
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -18,7 +21,7 @@ use mqtt::Version;
 use net::proxy_protocol::{self, Header, Parsed, ReadError, TLV_UNIQUE_ID, Tlv, TrustedProxies};
 use runtime::events::Event;
 use runtime::metrics::PerWorker;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
@@ -27,10 +30,10 @@ use crate::config::{ListenerConfig, ProxyOut};
 use crate::error::{End, Refusal};
 use crate::metrics::ListenerStats;
 use crate::preread::{Preread, Seen};
-use crate::route::{self, Balance, ChosenBy, Names, NoKey, Plan, Request};
+use crate::route::{self, Balance, Names, Request};
 use crate::session_log::{self, Id, Patience, Session, Where, Who};
 use crate::splice::Relay;
-use crate::upstream::{Server, Slot, Upstream};
+use crate::upstream::{Server, Upstream};
 use crate::worker::{Arriving, Worker};
 
 /// After a refusal with an answer: how long the client has to take it and close.
@@ -222,7 +225,7 @@ async fn serve(arriving: Arriving, open: Open, policy: Arc<Policy>, mut device: 
         if !in_time {
             return Err(Refusal::ConnectionRate);
         }
-        dispatch(&worker, &open.listener, &policy, &mut device, &names).await.map(|sent| (names, sent))
+        dispatch(&worker, &open.listener, &policy, &device, &names).await.map(|sent| (names, sent))
     };
     let outcome = tokio::select! {
         outcome = journey => outcome,
@@ -286,21 +289,21 @@ async fn read_more(worker: &Worker, device: &mut Device, max: usize) -> Result<(
     // The names were not within `max` bytes, though no more would have been needed: the preread waits for nothing
     // beyond its bound, so this can't be; and if it were, it would end here.
     let room = max.checked_sub(device.bytes.len()).filter(|room| *room > 0).ok_or(Refusal::ClosedEarly)?;
-    loop {
-        device.stream.readable().await.map_err(|_| Refusal::ClosedEarly)?;
+    // Polled, not tried: a read that did not fill the buffer is then noted as the last one, and the relay need
+    // not ask the empty socket again.
+    poll_fn(|cx| {
         let mut buffer = worker.buffer.borrow_mut();
         let room = room.min(buffer.len());
-        let Some(place) = buffer.get_mut(..room) else { return Err(Refusal::ClosedEarly) };
-        match device.stream.try_read(place) {
-            Ok(0) => return Err(Refusal::ClosedEarly),
-            Ok(count) => {
-                device.bytes.extend_from_slice(place.get(..count).unwrap_or_default());
-                return Ok(());
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return Err(Refusal::ClosedEarly),
+        let mut read = ReadBuf::new(buffer.get_mut(..room).unwrap_or_default());
+        ready!(Pin::new(&mut device.stream).poll_read(cx, &mut read)).map_err(|_| Refusal::ClosedEarly)?;
+        let bytes = read.filled();
+        if bytes.is_empty() {
+            return Poll::Ready(Err(Refusal::ClosedEarly));
         }
-    }
+        device.bytes.extend_from_slice(bytes);
+        Poll::Ready(Ok(()))
+    })
+    .await
 }
 
 /// A server that has the device's first bytes.
@@ -315,7 +318,7 @@ async fn dispatch(
     worker: &Worker,
     listener: &Listener,
     policy: &Policy,
-    device: &mut Device,
+    device: &Device,
     names: &OwnNames,
 ) -> Result<Sent, Refusal> {
     let upstream = &*policy.upstream;
@@ -336,7 +339,17 @@ async fn dispatch(
             break;
         };
         match open(upstream, &slot.server, device, id).await {
-            Ok(stream) => return settle(upstream, &plan, stream, slot, chosen_by, id),
+            Ok((stream, server_address)) => {
+                // It took the bytes and is gone already where it has no address: the device comes again.
+                let local_address = stream.local_addr().map_err(|_| Refusal::ServersFailed)?;
+                if let Some(stats) = slot.stats() {
+                    stats.made.inc();
+                }
+                upstream.remember(&plan, chosen_by, &slot.server);
+                let no_key = plan.no_key;
+                let to = Where { slot, server_address, local_address, chosen_by, no_key };
+                return Ok(Sent { id, stream, to });
+            }
             Err(error) => {
                 failed(worker, listener, &slot.server, &error);
                 tried.push(index);
@@ -347,20 +360,32 @@ async fn dispatch(
 }
 
 /// Connects to a server and writes the PROXY header and what the device sent so far, in one write.
-async fn open(upstream: &Upstream, server: &Server, device: &mut Device, id: Id) -> io::Result<TcpStream> {
+async fn open(
+    upstream: &Upstream,
+    server: &Server,
+    device: &Device,
+    id: Id,
+) -> io::Result<(TcpStream, SocketAddr)> {
     let time = upstream.config.connect_timeout;
-    let opening = async {
-        let mut stream = server.connect(&upstream.dialer, time).await?;
-        let header = proxy_header(upstream.config.proxy_protocol, device, id)?;
-        if header.is_empty() {
-            stream.write_all(&device.bytes).await?;
-        } else {
-            let first = [&*header, &*device.bytes].concat();
-            stream.write_all(&first).await?;
+    let (mut stream, address) = server.connect(&upstream.dialer, time).await?;
+    let mut header = proxy_header(upstream.config.proxy_protocol, device, id)?;
+    let first = match header.is_empty() {
+        true => &device.bytes,
+        false => {
+            header.extend_from_slice(&device.bytes);
+            &header
         }
-        Ok(stream)
     };
-    timeout(time, opening).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    // A new connection takes this much at once; only one that does not needs a timer.
+    let written = match stream.try_write(first) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+        outcome => outcome?,
+    };
+    let rest = first.get(written..).unwrap_or_default();
+    if !rest.is_empty() {
+        timeout(time, stream.write_all(rest)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    }
+    Ok((stream, address))
 }
 
 fn proxy_header(out: ProxyOut, device: &Device, id: Id) -> io::Result<Vec<u8>> {
@@ -378,25 +403,6 @@ fn proxy_header(out: ProxyOut, device: &Device, id: Id) -> io::Result<Vec<u8>> {
         }
     }
     Ok(header)
-}
-
-fn settle(
-    upstream: &Upstream,
-    plan: &Plan<'_>,
-    stream: TcpStream,
-    slot: Slot,
-    chosen_by: ChosenBy,
-    id: Id,
-) -> Result<Sent, Refusal> {
-    let addresses = stream.peer_addr().and_then(|peer| Ok((peer, stream.local_addr()?)));
-    // It took the bytes and is gone already: the device comes again.
-    let Ok((server_address, local_address)) = addresses else { return Err(Refusal::ServersFailed) };
-    if let Some(stats) = slot.stats() {
-        stats.made.inc();
-    }
-    upstream.remember(plan, chosen_by, &slot.server);
-    let no_key: Option<NoKey> = plan.no_key;
-    Ok(Sent { id, stream, to: Where { slot, server_address, local_address, chosen_by, no_key } })
 }
 
 /// Counts a server's failure, and reports it, though not for each of a thousand devices in the same second.

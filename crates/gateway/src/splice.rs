@@ -107,7 +107,7 @@ impl Relay {
         let Self { client, server, up, down, session, worker, .. } = self;
         let before = (up.state, down.state, session.bytes_in.get(), session.bytes_out.get());
         let stats = session.to.slot.stats();
-        let up_pause = up.pump(client, server, worker, cx, |count| {
+        let up_pause = up.pump(client, server, down.state, worker, cx, |count| {
             session.bytes_in.set(session.bytes_in.get() + count);
             if let Some(stats) = stats {
                 stats.bytes_in.add(count);
@@ -115,7 +115,7 @@ impl Relay {
         });
         let down_pause = match &up_pause {
             Err(_) => Ok(Pause::Waiting),
-            Ok(_) => down.pump(server, client, worker, cx, |count| {
+            Ok(_) => down.pump(server, client, up.state, worker, cx, |count| {
                 session.bytes_out.set(session.bytes_out.get() + count);
                 if let Some(stats) = stats {
                     stats.bytes_out.add(count);
@@ -158,7 +158,7 @@ impl Relay {
             let enough = session.patience.get().is_some_and(|patience| patience.time <= HALF_CLOSED_WAIT);
             if !enough {
                 session.patience.set(Some(Patience { time: HALF_CLOSED_WAIT, end: End::HalfClosed }));
-                self.worker.watch(session);
+                self.worker.halved(session);
             }
         }
     }
@@ -182,11 +182,13 @@ impl Drop for Relay {
 }
 
 impl Direction {
-    /// Moves bytes until the sender has no more, the receiver takes no more, or the turn is over.
+    /// Moves bytes until the sender has no more, the receiver takes no more, or the turn is over. `other` is the
+    /// state of the other direction.
     fn pump(
         &mut self,
         from: &mut TcpStream,
         to: &mut TcpStream,
+        other: State,
         worker: &Worker,
         cx: &mut Context<'_>,
         mut count: impl FnMut(u64),
@@ -202,8 +204,11 @@ impl Direction {
                 State::Open if moved >= TURN_BYTES => return Ok(Pause::TurnOver),
                 State::Open => {}
                 State::Closing => {
-                    // A receiver that is gone already needs not be told; reading from it will say so.
-                    let _ = Pin::new(&mut *to).poll_shutdown(cx);
+                    if other != State::Closed {
+                        // A receiver that is gone already needs not be told; reading from it will say so. The last
+                        // half is closed with its socket.
+                        let _ = Pin::new(&mut *to).poll_shutdown(cx);
+                    }
                     self.state = State::Closed;
                     return Ok(Pause::Closed);
                 }

@@ -17,6 +17,7 @@ use runtime::metrics::PerWorker;
 use runtime::workers::WorkerId;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::accept::Seldom;
 use crate::balance::{Hash, Load, RoundRobin};
@@ -130,41 +131,51 @@ impl Server {
         matches!(self.resolved, Resolved::Name(_))
     }
 
-    async fn addresses(&self) -> io::Result<Arc<[SocketAddr]>> {
+    /// Connects within `time`, to the next address of its name where one does not answer in its share of it.
+    ///
+    /// # Errors
+    /// The last address's error, or that of the name; [`io::ErrorKind::TimedOut`].
+    pub(crate) async fn connect(
+        &self,
+        dialer: &Dialer,
+        time: Duration,
+    ) -> io::Result<(TcpStream, SocketAddr)> {
         match &self.resolved {
-            Resolved::Address(address) => Ok(Arc::from([*address])),
+            // The dialer has the same bound: one timer is enough.
+            Resolved::Address(address) => Ok((dialer.connect(*address).await?, *address)),
             Resolved::Name(answers) => {
-                let mut seen = answers.subscribe();
-                // It fails only when the sender is gone, and `self` holds it.
-                let answer = seen.wait_for(Option::is_some).await.map_err(io::Error::other)?.clone();
-                answer
-                    .unwrap_or_else(|| Err("no answer yet".into()))
-                    .map_err(|error| io::Error::other(&*error))
+                let by_name = connect_by_name(answers, dialer, time);
+                timeout(time, by_name).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             }
         }
     }
+}
 
-    /// Connects, to the next address of its name where one does not answer in its share of `timeout`.
-    ///
-    /// # Errors
-    /// The last address's error, or that of the name; [`io::ErrorKind::TimedOut`] after `timeout`.
-    pub(crate) async fn connect(&self, dialer: &Dialer, timeout: Duration) -> io::Result<TcpStream> {
-        let connect = async {
-            let addresses = self.addresses().await?;
-            let tried = addresses.len().clamp(1, MAX_ADDRESSES);
-            let share = timeout / u32::try_from(tried).unwrap_or(1);
-            let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-            for address in addresses.iter().take(tried) {
-                match tokio::time::timeout(share, dialer.connect(*address)).await {
-                    Ok(Ok(stream)) => return Ok(stream),
-                    Ok(Err(error)) => last = error,
-                    Err(_) => last = io::ErrorKind::TimedOut.into(),
-                }
-            }
-            Err(last)
-        };
-        tokio::time::timeout(timeout, connect).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+async fn connect_by_name(
+    answers: &watch::Sender<Option<Answer>>,
+    dialer: &Dialer,
+    time: Duration,
+) -> io::Result<(TcpStream, SocketAddr)> {
+    let addresses = latest(answers).await?;
+    let tried = addresses.len().clamp(1, MAX_ADDRESSES);
+    let share = time / u32::try_from(tried).unwrap_or(1);
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in addresses.iter().take(tried) {
+        match timeout(share, dialer.connect(*address)).await {
+            Ok(Ok(stream)) => return Ok((stream, *address)),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
+        }
     }
+    Err(last)
+}
+
+/// The latest answer for a name; waits for the first.
+async fn latest(answers: &watch::Sender<Option<Answer>>) -> io::Result<Arc<[SocketAddr]>> {
+    let mut seen = answers.subscribe();
+    // It fails only when the sender is gone, and the caller holds it.
+    let answer = seen.wait_for(Option::is_some).await.map_err(io::Error::other)?.clone();
+    answer.unwrap_or_else(|| Err("no answer yet".into())).map_err(|error| io::Error::other(&*error))
 }
 
 impl fmt::Debug for Server {

@@ -73,8 +73,11 @@ pub(crate) struct Worker {
     /// Connections that have no server yet.
     arriving: Cell<usize>,
     wheel: RefCell<Wheel<u64>>,
-    /// The sessions that the wheel knows, by sequence.
+    /// The sessions that the wheel knows, by sequence: those with an idle time-out.
     watched: RefCell<HashMap<u64, Rc<Session>>>,
+    /// The sessions that are closed on one side. Nearly all of them end in a moment, so none has a place in the
+    /// wheel; the few that stay are looked at with every tick.
+    halves: RefCell<HashMap<u64, Rc<Session>>>,
     armed: Notify,
     stopping: Cell<bool>,
     stopped: Notify,
@@ -97,6 +100,7 @@ impl Worker {
             wheel: RefCell::new(Wheel::new(clock.now(), DEFAULT_TICK)),
             clock,
             watched: RefCell::default(),
+            halves: RefCell::default(),
             armed: Notify::new(),
             stopping: Cell::new(false),
             stopped: Notify::new(),
@@ -228,6 +232,7 @@ impl Worker {
         }
         session_log::ended(&self.events, session, end, self.clock.now());
         self.watched.borrow_mut().remove(&session.id.sequence);
+        self.halves.borrow_mut().remove(&session.id.sequence);
         self.sessions.borrow_mut().remove::<dyn Place>(&**session);
         self.tell_if_empty();
     }
@@ -240,12 +245,22 @@ impl Worker {
         self.armed.notify_one();
     }
 
-    /// Waits until the wheel may have something.
+    /// One side of a session closed: bounds the wait for the other.
+    pub(crate) fn halved(&self, session: &Rc<Session>) {
+        let mut halves = self.halves.borrow_mut();
+        halves.insert(session.id.sequence, Rc::clone(session));
+        if halves.len() == 1 {
+            self.armed.notify_one();
+        }
+    }
+
+    /// Waits until there may be a deadline.
     async fn tick(&self) {
         loop {
             let next = {
                 let wheel = self.wheel.borrow();
-                (!wheel.is_empty()).then(|| wheel.next_tick())
+                let wanted = !wheel.is_empty() || !self.halves.borrow().is_empty();
+                wanted.then(|| wheel.next_tick())
             };
             match next {
                 Some(next) => return tokio::time::sleep_until(next.into()).await,
@@ -260,20 +275,12 @@ impl Worker {
         self.wheel.borrow_mut().advance(now, &mut fired);
         for sequence in fired {
             let session = self.watched.borrow().get(&sequence).cloned();
-            if let Some(session) = session {
-                self.judge(&session, now);
+            if let Some(deadline) = session.and_then(|session| judge(&session, now)) {
+                self.wheel.borrow_mut().arm(sequence, deadline);
             }
         }
-    }
-
-    /// Ends a session whose patience is over, or looks again when it may be.
-    fn judge(&self, session: &Session, now: Instant) {
-        let Some(patience) = session.patience.get() else { return };
-        let deadline = session.active.get() + patience.time;
-        if deadline <= now {
-            session.abort(patience.end);
-        } else {
-            self.wheel.borrow_mut().arm(session.id.sequence, deadline);
+        for session in self.halves.borrow().values() {
+            judge(session, now);
         }
     }
 
@@ -310,6 +317,17 @@ impl Worker {
         let range: (Bound<&dyn Place>, Bound<&dyn Place>) = (Bound::Included(&first), Bound::Included(&last));
         sessions.range::<dyn Place, _>(range).map(|listed| row(&listed.0)).collect()
     }
+}
+
+/// Ends a session whose patience is over; else when it may be, if it can.
+fn judge(session: &Session, now: Instant) -> Option<Instant> {
+    let patience = session.patience.get()?;
+    let deadline = session.active.get() + patience.time;
+    if deadline > now {
+        return Some(deadline);
+    }
+    session.abort(patience.end);
+    None
 }
 
 fn row(session: &Session) -> Row {

@@ -46,7 +46,7 @@ async fn a_will_of_nearly_its_largest_size_passes_with_a_small_preread() {
     let (_reader, mut writer) = client.into_split();
     let (mut server, ()) = tokio::join!(broker.accept(), async {
         soon(writer.write_all(&bytes[..9])).await.unwrap();
-        soon(writer.write_all(&bytes[9..])).await.unwrap()
+        soon(writer.write_all(&bytes[9..])).await.unwrap();
     });
     expect(&mut server, &bytes).await;
 }

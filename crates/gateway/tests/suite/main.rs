@@ -2,6 +2,8 @@
 //!
 //! One binary: `harness` has the brokers, devices and a running gateway, the other files a room of the gateway each.
 
+#![allow(clippy::unwrap_used)] // a test that is wrong stops where it is
+
 mod admin;
 mod arrival;
 mod harness;
