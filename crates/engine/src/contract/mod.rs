@@ -53,12 +53,12 @@ const SHORT: Duration = Duration::from_millis(500);
 /// How long the others last.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// A seed for randomness, printed so that a failure can be repeated: that of the environment variable `ENGINE_SEED`, or a
+/// A seed for randomness, printed so that a failure can be repeated: that of the environment variable `TIDEGATE_SEED`, or a
 /// new one.
 pub fn seed() -> u64 {
-    let given = std::env::var("ENGINE_SEED").ok().and_then(|seed| seed.parse().ok());
+    let given = std::env::var("TIDEGATE_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = given.unwrap_or_else(|| fastrand::u64(..));
-    eprintln!("ENGINE_SEED={seed}");
+    eprintln!("TIDEGATE_SEED={seed}");
     seed
 }
 

@@ -261,13 +261,13 @@ struct Case(u64, usize);
 impl Drop for Case {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("failed with ENGINE_SEED={} ({} turns)", self.0, self.1);
+            eprintln!("failed with TIDEGATE_SEED={} ({} turns)", self.0, self.1);
         }
     }
 }
 
 #[test]
-fn random_turns_are_what_the_naive_oracle_says() {
+fn sim_random_turns_are_what_the_naive_oracle_says() {
     const RUNS: u64 = 2000;
     let seed = crate::contract::seed();
     for n in 0..RUNS {
