@@ -37,9 +37,9 @@ pub struct BrokerConfig {
 pub struct ListenerConfig {
     /// Address and port.
     pub bind: SocketAddr,
-    /// Every connection begins with a PROXY header.
+    /// Connections from `trusted_proxies` begin with a PROXY header v1 or v2; others come directly.
     pub proxy_protocol: bool,
-    /// Who may send one.
+    /// Who sends one. Default: loopback and private networks.
     pub trusted_proxies: Vec<IpNet>,
     /// Connections at once, over all workers. Default 1,000,000.
     pub max_connections: usize,

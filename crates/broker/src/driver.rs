@@ -161,12 +161,12 @@ pub(crate) async fn listen(local: Rc<Local>, listener: std::net::TcpListener, se
             listener: Arc::clone(&serving.name),
             allow_anonymous: config.allow_anonymous,
         };
-        if !config.proxy_protocol {
-            local.serve(stream, origin, &[], permit);
-        } else if TrustedProxies::new(config.trusted_proxies.clone()).allows(peer.ip()) {
+        // a header is expected from trusted addresses only; whoever comes from elsewhere comes directly, and a header
+        // from there is no MQTT packet
+        if config.proxy_protocol && TrustedProxies::new(config.trusted_proxies.clone()).allows(peer.ip()) {
             spawn_local(behind_proxy(Rc::clone(&local), stream, origin, permit));
         } else {
-            local.with(|w| w.turn_away(peer, "untrusted_proxy"));
+            local.serve(stream, origin, &[], permit);
         }
     }
 }
