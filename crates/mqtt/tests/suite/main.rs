@@ -6,5 +6,6 @@ mod fixtures;
 mod inflight;
 mod names;
 mod oracle;
+mod peek;
 mod round_trip;
 mod seeds;
