@@ -347,6 +347,7 @@ impl Worker {
         let Phase::Claiming(claiming) = std::mem::replace(&mut conn.phase, Phase::Connected) else { return };
         let Connecting { connect, client_id, assigned, session, session_present, ended, expiry, .. } =
             *claiming;
+        let durable = session.as_ref().is_some_and(|s| s.durable);
         conn.session = session;
         conn.keep_alive_ms = u32::from(connect.keep_alive) * 1_500;
         if session_present && let Some(session) = &conn.session {
@@ -354,6 +355,7 @@ impl Worker {
             let address = Some(Address { worker, slot: id.slot });
             shared.router.relocate(filters, session.key, address);
         }
+        self.durable_sessions += usize::from(durable);
         if let Some(ended) = ended {
             // it broke, or another connection claimed the id, while this one was being opened
             self.end(id, ended);
@@ -374,6 +376,9 @@ impl Worker {
         let connack = Connack { session_present, reason: ReasonCode::Success, properties };
         self.send(id, &Packet::Connack(Box::new(connack)));
         self.metrics.connects.inc();
+        if let Some(conn) = self.conn_mut(id) {
+            conn.greeted = true;
+        }
         self.tell_connected(id, &client_id);
         if let Some(conn) = self.conn(id)
             && conn.keep_alive_ms > 0

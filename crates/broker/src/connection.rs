@@ -201,6 +201,8 @@ pub(crate) struct Conn {
     pub(crate) keep_alive_ms: u32,
     /// Largest packet the client takes.
     pub(crate) max_packet: u32,
+    /// It was sent a successful CONNACK: only then its end is news.
+    pub(crate) greeted: bool,
     /// Close the socket once `out` is written.
     pub(crate) closing: bool,
     /// Close it so that the last packet is not lost: the client did not say good-bye, we did.
@@ -242,6 +244,7 @@ impl Conn {
             last_received: now,
             keep_alive_ms: 0,
             max_packet: u32::MAX,
+            greeted: false,
             closing: false,
             linger: false,
             killed: false,

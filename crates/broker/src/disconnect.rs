@@ -100,8 +100,11 @@ impl Worker {
             };
             self.send(id, &Packet::Disconnect(Disconnect { reason, properties }));
         }
-        self.metrics.disconnects.inc();
-        self.tell_disconnected(id, &end);
+        let Some(conn) = self.conn_mut(id) else { return };
+        if conn.greeted {
+            self.metrics.disconnects.inc();
+            self.tell_disconnected(id, &end);
+        }
         let Some(conn) = self.conn_mut(id) else { return };
         if end == End::Kicked
             && let Some(session) = &mut conn.session
@@ -244,6 +247,8 @@ impl Worker {
         let Some(conn) = self.conn_mut(id) else { return };
         let Phase::Leaving(leaving) = std::mem::replace(&mut conn.phase, Phase::Over) else { return };
         let Some(session) = conn.session.take() else { return };
+        self.durable_sessions -= usize::from(session.durable);
+        let Some(conn) = self.conn_mut(id) else { return };
         conn.acks.clear();
         if let Some(offline) = leaving.offline {
             self.shared.store.insert(*offline);
@@ -255,6 +260,9 @@ impl Worker {
 
     /// Writes the cursors of durable sessions that moved: after a crash they are repeated from there.
     pub(crate) fn checkpoint(&mut self) {
+        if self.durable_sessions == 0 {
+            return;
+        }
         let now = self.now.unix_ms;
         let tails = self.tails().to_vec();
         let mut writes = Vec::new();

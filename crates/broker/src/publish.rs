@@ -93,6 +93,11 @@ impl Worker {
     /// QoS 2 of a durable session: the message is kept with the session until it is released, so that neither a crash
     /// nor a repetition makes two of it [MQTT-4.3.3-8].
     fn store_incoming(&mut self, id: ConnId, packet_id: PacketId, view: View<'_>) {
+        if record::message_bound(view.publish) > self.shared.guarantees.max_frame {
+            // what is taken here must fit the log when it is released
+            self.acknowledge(id, ack(AckKind::Pubrec, packet_id, ReasonCode::PacketTooLarge, 0));
+            return;
+        }
         let incoming = Incoming { message: view.to_message(), dedupe: self.shared.new_dedupe() };
         let next = self.next_ack(id);
         let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };

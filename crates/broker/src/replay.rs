@@ -315,10 +315,11 @@ impl Worker {
     /// Tells the log's housekeeping from where this worker's sessions need it.
     pub(crate) fn publish_floors(&self) {
         let shards = self.tails().len();
+        // sessions that are being opened or read count too
+        let needed = self.durable_sessions > 0 || self.is_opening();
         for (shard, &tail) in self.tails().iter().enumerate() {
-            let floor = self
-                .conns
-                .iter()
+            let conns = self.conns.iter().take(if needed { usize::MAX } else { 0 });
+            let floor = conns
                 .filter_map(|(_, c)| match (&c.session, &c.phase) {
                     (Some(session), _) if session.durable => Some(session.floor(shard, tail)),
                     (None, Phase::Claiming(claiming)) => {
@@ -336,6 +337,10 @@ impl Worker {
                 cell.store(floor.0, std::sync::atomic::Ordering::Release);
             }
         }
+    }
+
+    fn is_opening(&self) -> bool {
+        self.conns.iter().any(|(_, c)| matches!(c.phase, Phase::Claiming(_)))
     }
 
     /// Forgets what no session needs any more.

@@ -37,6 +37,8 @@ pub(crate) enum Mail {
     Ask(Box<dyn FnOnce(&mut Worker) + Send>),
 }
 
+static INSTANCES: AtomicU64 = AtomicU64::new(0);
+
 /// See the module.
 pub(crate) struct Shared {
     pub(crate) node: Arc<str>,
@@ -53,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Vec<Arc<WorkerMetrics>>,
     /// For each worker and shard (`worker * shards + shard`) the position from which its sessions need the log.
     pub(crate) floors: Vec<AtomicU64>,
+    /// Which broker of this process: tests run several.
+    pub(crate) instance: u64,
     /// Unix milliseconds at start.
     pub(crate) started_at: u64,
     next_key: AtomicU64,
@@ -84,6 +88,7 @@ impl Shared {
             floors: (0..workers * usize::from(guarantees.shards)).map(|_| AtomicU64::new(u64::MAX)).collect(),
             guarantees,
             mailboxes,
+            instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
             started_at,
             // keys of an earlier process may still lie in the log: begin above them
             next_key: AtomicU64::new((started_at << 20) | 1),

@@ -151,7 +151,7 @@ impl Broker {
             stop: Shutdown::new(),
         };
         let ids: Vec<WorkerId> = self.0.context.workers.ids().collect();
-        let key = self.0.shared.started_at;
+        let key = self.0.shared.instance;
         for (worker, socket) in ids.into_iter().zip(sockets) {
             let serving = serving.clone();
             self.0.context.workers.spawn(worker, move || async move {
@@ -305,7 +305,7 @@ fn start_worker(
     clock: Clock,
     receiver: runtime::mailbox::Receiver<Mail>,
 ) {
-    let key = shared.started_at;
+    let key = shared.instance;
     let worker = Worker::new(id.0, shared, port, tails, now(&clock));
     let local = Local::new(worker, clock);
     local.start(receiver);

@@ -25,7 +25,7 @@ use crate::connection::{AckKind, AckRef, Conn, ConnId, End, Origin, PendingAck, 
 use crate::deliver::Templates;
 use crate::log::Log;
 use crate::message::Message;
-use crate::metrics::WorkerMetrics;
+use crate::metrics::{Drop, WorkerMetrics};
 use crate::registry::Owner;
 use crate::router::RouteCache;
 use crate::shared::{Mail, Shared};
@@ -109,6 +109,8 @@ pub(crate) struct Worker {
     congested: bool,
     /// Sessions whose search of the retained store goes on next turn.
     searching: Vec<ConnId>,
+    /// Connected sessions that outlive their connection: while there are none, nothing is asked of the log.
+    pub(crate) durable_sessions: usize,
     turn_wanted: bool,
     ticks: u64,
 }
@@ -139,6 +141,7 @@ impl Worker {
             buffers: Vec::new(),
             congested: false,
             searching: Vec::new(),
+            durable_sessions: 0,
             turn_wanted: false,
             ticks: 0,
             shared,
@@ -326,6 +329,12 @@ impl Worker {
         self.conns.is_empty() && self.log.is_idle()
     }
 
+    /// Operations that the engine has not answered.
+    #[cfg(test)]
+    pub(crate) fn operations(&self) -> usize {
+        self.in_engine.len()
+    }
+
     // ---- connections ----
 
     pub(crate) fn ids(&self) -> impl Iterator<Item = ConnId> + '_ {
@@ -440,8 +449,11 @@ impl Worker {
         conn.closing = true;
         conn.tail = Vec::new();
         conn.wake();
+        let waits = conn.linger || conn.unsent() > 0;
         self.mark_dirty(id.slot);
-        self.wheel.arm(id, self.now.instant + LINGER);
+        if waits {
+            self.wheel.arm(id, self.now.instant + LINGER);
+        }
     }
 
     pub(crate) fn arm(&mut self, id: ConnId, at: Instant) {
@@ -614,6 +626,7 @@ impl Worker {
                 AckKind::Puback => session.inbound.qos1_end(),
                 AckKind::Pubrec if reason.is_error() => {
                     session.inbound.release(packet_id);
+                    session.incoming.remove(&packet_id);
                 }
                 AckKind::Pubrec | AckKind::Pubcomp => {}
             }
@@ -634,12 +647,16 @@ impl Worker {
 
     /// One of the operations an acknowledgement waits for is done.
     pub(crate) fn ack_done(&mut self, ack: AckRef, failed: Option<ReasonCode>) {
+        let metrics = Arc::clone(&self.metrics);
         let Some(conn) = self.conn_mut(ack.conn) else { return };
         let Some(index) = ack.seq.checked_sub(conn.acks_first) else { return };
         let Some(pending) = usize::try_from(index).ok().and_then(|i| conn.acks.get_mut(i)) else { return };
         pending.waits = pending.waits.saturating_sub(1);
-        if let Some(reason) = failed {
-            pending.reason = reason;
+        match failed {
+            // PUBREC has promised the message: there is nothing left to refuse
+            Some(_) if pending.kind == AckKind::Pubcomp => metrics.drop_message(Drop::Engine, 1),
+            Some(reason) => pending.reason = reason,
+            None => {}
         }
         if pending.waits == 0 && pending.then_forget {
             pending.then_forget = false;
