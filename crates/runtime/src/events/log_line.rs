@@ -3,7 +3,7 @@
 //! Texts that a peer chose are written with their debug form, so that a line break in a client identifier can't
 //! forge a line.
 
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::Event;
 
@@ -80,8 +80,9 @@ fn gateway(event: &Event) {
             server,
             chosen_by,
         } => {
+            // a connection is one line at its end: the gateway's session log
             let username = username.as_deref();
-            info!(?clientid, username, proto_ver, %peer, %listener, %upstream, %server, %chosen_by,
+            debug!(?clientid, username, proto_ver, %peer, %listener, %upstream, %server, %chosen_by,
                 "gateway connected a client");
         }
         Event::GatewayDisconnected {
@@ -94,7 +95,7 @@ fn gateway(event: &Event) {
             duration_ms,
             reason,
         } => {
-            info!(?clientid, %peer, %upstream, %server, bytes_in, bytes_out, duration_ms, %reason,
+            debug!(?clientid, %peer, %upstream, %server, bytes_in, bytes_out, duration_ms, %reason,
                 "gateway connection ended");
         }
         Event::GatewayRefused { peer, listener, reason } => {
