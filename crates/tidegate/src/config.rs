@@ -193,6 +193,18 @@ mod tests {
     }
 
     #[test]
+    fn the_reference_file_is_right_and_says_the_defaults() {
+        let file = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/tidegate.toml"));
+        let config = load(Some(file)).unwrap();
+        let broker = config.broker.unwrap();
+        let defaults = BrokerConfig { max_session_expiry: broker.max_session_expiry, ..BrokerConfig::default() };
+        assert_eq!(BrokerConfig { listeners: defaults.listeners.clone(), ..broker }, defaults);
+        assert_eq!(config.engine, EngineConfig::default());
+        assert_eq!(config.admin, Some(AdminConfig::default()));
+        assert_eq!(config.log, TelemetryConfig::default());
+    }
+
+    #[test]
     fn a_role_runs_where_its_section_is_present() {
         let config = parse("[broker]\n").unwrap();
         assert!(config.broker.is_some() && config.gateway.is_none() && config.admin.is_none());
