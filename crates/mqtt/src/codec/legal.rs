@@ -86,7 +86,8 @@ pub(super) const fn unsuback(reason: R) -> bool {
     )
 }
 
-/// Table 3-10, [MQTT-3.14.2-1].
+/// Table 3-10, [MQTT-3.14.2-1]; and Bad authentication method, which table 2-6 gives to DISCONNECT as well and which
+/// a re-authentication that fails needs (4.12.1).
 pub(super) const fn disconnect(reason: R, from: Role) -> bool {
     let either = matches!(
         reason,
