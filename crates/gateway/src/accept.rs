@@ -144,9 +144,9 @@ impl Rate {
 pub(crate) struct Seldom(AtomicU64);
 
 impl Seldom {
-    /// `now` in nanoseconds.
+    /// `now` in milliseconds.
     pub(crate) fn now(&self, now: u64) -> bool {
-        let next = now.saturating_add(u64::try_from(REPORT_EVERY.as_nanos()).unwrap_or(u64::MAX));
+        let next = now.saturating_add(u64::try_from(REPORT_EVERY.as_millis()).unwrap_or(u64::MAX));
         let later = |due: u64| (due <= now).then_some(next);
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later).is_ok()
     }
@@ -180,7 +180,7 @@ fn admit(worker: &Rc<Worker>, listener: &Arc<Listener>, stream: TcpStream, from:
     let Some(open) = listener.enter(policy.config.max_connections) else {
         let refusal = Refusal::MaxConnections;
         count(worker, listener, &refusal);
-        if listener.reports.now(listener.nanos(now)) {
+        if listener.reports.now(worker.clock.unix_millis()) {
             session_log::refused(&worker.events, listener, from, &refusal);
         }
         return;
@@ -351,7 +351,10 @@ async fn dispatch(
                 return Ok(Sent { id, stream, to });
             }
             Err(error) => {
-                failed(worker, listener, &slot.server, &error);
+                if is_ours(&error) {
+                    return Err(Refusal::NoDescriptors);
+                }
+                failed(worker, &slot.server, &error);
                 tried.push(index);
             }
         }
@@ -405,14 +408,19 @@ fn proxy_header(out: ProxyOut, device: &Device, id: Id) -> io::Result<Vec<u8>> {
     Ok(header)
 }
 
+/// Whether the process itself has no descriptor or memory left, for which no server is to blame.
+fn is_ours(error: &io::Error) -> bool {
+    net::listener::after_error(error) == net::listener::AfterError::Pause
+}
+
 /// Counts a server's failure, and reports it, though not for each of a thousand devices in the same second.
-fn failed(worker: &Worker, listener: &Listener, server: &Server, error: &io::Error) {
+fn failed(worker: &Worker, server: &Server, error: &io::Error) {
     let text: Arc<str> = match error.kind() {
         io::ErrorKind::TimedOut => "no connection within connect_timeout".into(),
         _ => error.to_string().into(),
     };
     server.failed(worker.id, Arc::clone(&text));
-    if server.reports.now(listener.nanos(worker.clock.now())) {
+    if server.reports.now(worker.clock.unix_millis()) {
         worker.events.emit(Event::UpstreamFailed {
             upstream: Arc::clone(&server.upstream),
             server: Arc::clone(&server.name),
@@ -443,6 +451,7 @@ fn relay(worker: &Rc<Worker>, open: Open, policy: &Policy, device: Device, names
         bytes_in: Cell::new(device.bytes.len() as u64),
         bytes_out: Cell::new(0),
         patience: Cell::new(patience),
+        half_closed: policy.config.half_closed_timeout,
         active: Cell::new(now),
         end: Cell::new(None),
         task: OnceCell::new(),
@@ -495,6 +504,15 @@ async fn refuse(worker: &Worker, listener: &Listener, mut device: Device, refusa
 mod tests {
     use super::*;
 
+    /// Of a flood of devices that have no server yet, each costs this and the bytes it sent.
+    #[test]
+    fn a_connection_on_its_way_is_small() {
+        fn future<F: Future>(_: impl FnOnce(Arriving, Open, Arc<Policy>, Device, bool) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(future(serve) <= 2_048, "{}", future(serve));
+    }
+
     #[test]
     fn a_rate_lets_a_seconds_worth_through_at_once_and_then_evenly() {
         let rate = Rate::default();
@@ -518,8 +536,6 @@ mod tests {
     #[test]
     fn seldom_is_once_in_its_time() {
         let reports = Seldom::default();
-        assert!(
-            reports.now(0) && !reports.now(10) && !reports.now(999_999_999) && reports.now(1_000_000_000)
-        );
+        assert!(reports.now(0) && !reports.now(10) && !reports.now(999) && reports.now(1_000));
     }
 }

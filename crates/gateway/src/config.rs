@@ -57,6 +57,8 @@ pub struct ListenerConfig {
     /// A connection without a byte either way for this long is closed; `None`: never. MQTT's keep alive is the
     /// broker's to enforce.
     pub idle_timeout: Option<Duration>,
+    /// After one side closed: a connection without a byte from the other for this long is closed.
+    pub half_closed_timeout: Duration,
 }
 
 /// An upstream: a named group of servers.
@@ -172,6 +174,9 @@ fn listener(
             not_mqtt: rule(table, "on_not_mqtt").unwrap_or(Rule::Reject),
         },
         idle_timeout: table.duration("idle_timeout", SECOND..=SECOND * (7 * 86_400)),
+        half_closed_timeout: table
+            .duration("half_closed_timeout", SECOND..=SECOND * 86_400)
+            .unwrap_or(SECOND * 60),
     };
     Some(config)
 }

@@ -48,13 +48,15 @@ pub enum Refusal {
     NoServer,
     /// Every server tried failed or timed out.
     ServersFailed,
+    /// The process has no descriptor or memory left for a second socket.
+    NoDescriptors,
     /// The process stops.
     ShuttingDown,
 }
 
 impl Refusal {
     /// Every word of [`Refusal::name`], in the order of [`Refusal::index`].
-    pub const NAMES: [&str; 14] = [
+    pub const NAMES: [&str; 15] = [
         "max_connections",
         "connection_rate",
         "proxy_header_missing",
@@ -68,6 +70,7 @@ impl Refusal {
         "not_mqtt",
         "no_server",
         "servers_failed",
+        "no_descriptors",
         "shutting_down",
     ];
 
@@ -87,7 +90,8 @@ impl Refusal {
             Self::NoKey(NoKey::NotMqtt) => 10,
             Self::NoServer => 11,
             Self::ServersFailed => 12,
-            Self::ShuttingDown => 13,
+            Self::NoDescriptors => 13,
+            Self::ShuttingDown => 14,
         }
     }
 
@@ -103,7 +107,7 @@ impl Refusal {
             Self::Malformed(error, Some(_)) => Some(error.reason),
             Self::NoKey(NoKey::EmptyClientId) => Some(ReasonCode::ClientIdentifierNotValid),
             Self::NoKey(NoKey::NoUsername) => Some(ReasonCode::BadUserNameOrPassword),
-            Self::NoServer | Self::ServersFailed => Some(ReasonCode::ServerUnavailable),
+            Self::NoServer | Self::ServersFailed | Self::NoDescriptors => Some(ReasonCode::ServerUnavailable),
             // 0x8B is no code of CONNACK: table 2-6 has it for DISCONNECT only.
             Self::ShuttingDown => Some(ReasonCode::ServerUnavailable),
             _ => None,
@@ -201,6 +205,7 @@ mod tests {
         assert_eq!(Refusal::NoKey(NoKey::NotMqtt).name(), NoKey::NotMqtt.name());
         assert_eq!(Refusal::NoKey(NoKey::EmptyClientId).name(), NoKey::EmptyClientId.name());
         assert_eq!(Refusal::NoKey(NoKey::NoUsername).name(), NoKey::NoUsername.name());
+        assert_eq!(Refusal::NoDescriptors.name(), "no_descriptors");
         assert_eq!(Refusal::ShuttingDown.name(), "shutting_down");
         for (place, end) in End::ALL.iter().enumerate() {
             assert_eq!(end.index(), place);

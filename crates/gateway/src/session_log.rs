@@ -73,6 +73,8 @@ pub(crate) struct Session {
     pub(crate) bytes_out: Cell<u64>,
     /// Closed when nothing came for that long.
     pub(crate) patience: Cell<Option<Patience>>,
+    /// How long the second half is kept after the first closed, without a byte in it.
+    pub(crate) half_closed: Duration,
     /// When bytes moved last; kept up only where there is a `patience`.
     pub(crate) active: Cell<Instant>,
     pub(crate) end: Cell<Option<End>>,

@@ -13,7 +13,6 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use net::splice::{Moved, Pipe, splice_once};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -31,8 +30,6 @@ pub(crate) const PIPES: usize = 64;
 const BULK_READS: u8 = 2;
 /// Bytes that a direction moves in one turn before others have theirs.
 const TURN_BYTES: usize = 4 * BUFFER_BYTES;
-/// How long the second half of a connection is kept after the first closed, without a byte in it.
-pub(crate) const HALF_CLOSED_WAIT: Duration = Duration::from_secs(60);
 
 /// A connection between a client and its server, until it ends.
 pub(crate) struct Relay {
@@ -155,9 +152,10 @@ impl Relay {
         }
         if self.first.is_none() && half.is_some() {
             self.first = half;
-            let enough = session.patience.get().is_some_and(|patience| patience.time <= HALF_CLOSED_WAIT);
+            let time = session.half_closed;
+            let enough = session.patience.get().is_some_and(|patience| patience.time <= time);
             if !enough {
-                session.patience.set(Some(Patience { time: HALF_CLOSED_WAIT, end: End::HalfClosed }));
+                session.patience.set(Some(Patience { time, end: End::HalfClosed }));
                 self.worker.halved(session);
             }
         }
@@ -242,6 +240,8 @@ impl Direction {
                         self.pipe = None;
                         self.state = State::Closing;
                     }
+                    // The pipe was empty and stayed so: it was the sender.
+                    Err(_) if pipe.held() == 0 => return Err(Failed::Sender),
                     Err(_) => return Err(Failed::Receiver),
                 }
                 continue;
@@ -291,5 +291,17 @@ impl Direction {
             kept.written += written;
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An idle connection is its relay, its session and two registrations of the runtime: no buffer, no pipe.
+    #[test]
+    fn an_idle_connection_is_small() {
+        assert!(size_of::<Relay>() <= 160, "{}", size_of::<Relay>());
+        assert!(size_of::<Session>() <= 336, "{}", size_of::<Session>());
     }
 }

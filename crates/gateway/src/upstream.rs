@@ -23,7 +23,7 @@ use crate::accept::Seldom;
 use crate::balance::{Hash, Load, RoundRobin};
 use crate::config::{ServerConfig, UpstreamConfig};
 use crate::metrics::ServerStats;
-use crate::route::{self, ChosenBy, Plan, View};
+use crate::route::{self, By, ChosenBy, Plan, View};
 use crate::sticky::{Pins, PinsFull};
 
 /// How long what a name resolved to is used.
@@ -320,9 +320,11 @@ impl Upstream {
         draws: [u64; 2],
         worker: WorkerId,
     ) -> Option<(usize, ChosenBy, Slot)> {
+        // Counting is a sum over workers: only for those who look at it.
+        let counts = matches!(plan.by, By::LeastConnections | By::RandomTwo);
         let load = |(index, (server, config)): (usize, (&Arc<Server>, &ServerConfig))| Load {
             weight: config.weight,
-            connections: server.open(),
+            connections: if counts { server.open() } else { 0 },
             usable: server.state() == State::Up && !tried.contains(&index),
         };
         let loads: Vec<_> = self.servers.iter().zip(&self.config.servers).enumerate().map(load).collect();

@@ -69,6 +69,7 @@ on_empty_client_id = "source_ip"
 on_no_username = "reject"
 on_not_mqtt = "least_connections"
 idle_timeout = "1h"
+half_closed_timeout = "5s"
 [[gateway.upstreams]]
 name = "b"
 balance = "username"
@@ -96,7 +97,7 @@ servers = [ { address = "a.example:1883" }, { address = "[::1]:1883" }, { addres
             not_mqtt: Rule::LeastConnections
         }
     );
-    assert_eq!(listener.idle_timeout, Some(SECOND * 3_600));
+    assert_eq!((listener.idle_timeout, listener.half_closed_timeout), (Some(SECOND * 3_600), SECOND * 5));
     let upstream = &config.upstreams[0];
     assert_eq!((upstream.balance, upstream.hash), (Balance::Username, HashKind::Ketama));
     assert_eq!((upstream.proxy_protocol, upstream.pins), (ProxyOut::V2, Record::All));

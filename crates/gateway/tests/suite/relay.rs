@@ -142,6 +142,17 @@ async fn a_silent_connection_ends_when_an_idle_timeout_says_so() {
 }
 
 #[tokio::test]
+async fn a_half_closed_connection_ends_when_the_other_half_says_nothing() {
+    let (running, mut client, mut server) = pair("half_closed_timeout = \"1s\"").await;
+    client.shutdown().await.unwrap();
+    expect_end(&mut server, b"").await;
+    server.write_all(b"more").await.unwrap();
+    expect(&mut client, b"more").await;
+    expect_end(&mut client, b"").await;
+    assert_eq!(end(&running).await.0, "half_closed");
+}
+
+#[tokio::test]
 async fn a_stop_ends_what_does_not_end_by_itself() {
     let (running, mut client, mut server) = pair("").await;
     let deadline = runtime::clock::Clock::system().now() + std::time::Duration::from_millis(50);
