@@ -27,9 +27,13 @@ mod router;
 mod session;
 mod session_store;
 mod shared;
+#[cfg(test)]
+mod sim;
 mod start;
 mod subscribe;
 mod subscriptions;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use start::{Broker, Context, StartError};

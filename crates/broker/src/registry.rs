@@ -57,6 +57,12 @@ impl Registry {
     pub(crate) fn get(&self, client_id: &str) -> Option<Owner> {
         self.stripe(client_id).get(client_id).copied()
     }
+
+    /// How many client ids are claimed.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.stripes.iter().map(|s| s.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
+    }
 }
 
 #[cfg(test)]

@@ -15,15 +15,15 @@ use engine::{
 
 /// What goes wrong: probabilities of one operation.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Faults {
+pub(crate) struct Faults {
     /// Busy, without effect.
-    pub(super) busy: f64,
+    pub(crate) busy: f64,
     /// Unavailable; an append may have happened.
-    pub(super) unavailable: f64,
+    pub(crate) unavailable: f64,
     /// Unknown, with or without effect.
-    pub(super) unknown: f64,
+    pub(crate) unknown: f64,
     /// Steps that an arrival waits at most.
-    pub(super) delay: u32,
+    pub(crate) delay: u32,
 }
 
 #[derive(Default)]
@@ -274,13 +274,13 @@ impl State {
             }
             Op::Get { key } => Ok(Reply::Got(self.records.get(&key).map(|r| record(&key, r)))),
             Op::Scan { prefix, after, limit } => {
-                let found = self.records.iter().filter(|(k, _)| {
-                    k.starts_with(&prefix) && after.as_ref().is_none_or(|after| *k > after)
-                });
+                let found = self
+                    .records
+                    .iter()
+                    .filter(|(k, _)| k.starts_with(&prefix) && after.as_ref().is_none_or(|after| *k > after));
                 // small pages, so that there is often more than one
                 let limit = limit.min(3);
-                let mut records: Vec<Record> =
-                    found.take(limit + 1).map(|(k, r)| record(k, r)).collect();
+                let mut records: Vec<Record> = found.take(limit + 1).map(|(k, r)| record(k, r)).collect();
                 let more = records.len() > limit;
                 records.truncate(limit);
                 Ok(Reply::Scanned { records, more })

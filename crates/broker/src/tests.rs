@@ -1,0 +1,3 @@
+//! Behaviour of the broker by clause: one worker or two, packets in, packets out, time by hand.
+
+mod rig;
