@@ -1,0 +1,9 @@
+//! The program as its users run it: with real clients, real brokers of other makes, and a balancer in front.
+//!
+//! `cargo nextest run -p tidegate --test it` runs all of them, each in a process of its own.
+
+mod broker_messages;
+mod broker_protocol;
+mod broker_sessions;
+mod harness;
+mod walkthrough;
