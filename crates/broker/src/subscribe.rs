@@ -78,14 +78,19 @@ impl Worker {
             self.subscribed(id, granted, None);
             return;
         }
-        let client_id = Arc::clone(&session.client_id);
+        let starts = self.starts(id);
+        let Some(session) = self.conn(id).and_then(|c| c.session.as_ref()) else { return };
         let writes = granted
             .wanted
             .iter()
             .map(|w| {
-                let subscription =
-                    Subscription { options: w.options, identifier: w.identifier, starts: self.starts(id) };
-                session_store::subscription_write(&client_id, &w.filter, &subscription)
+                // a subscription that is replaced goes on where it was, also after the next connect
+                let starts = match session.subscriptions.get(&w.filter) {
+                    Some(before) => before.starts.clone(),
+                    None => starts.clone(),
+                };
+                let subscription = Subscription { options: w.options, identifier: w.identifier, starts };
+                session_store::subscription_write(&session.client_id, &w.filter, &subscription)
             })
             .collect();
         if let Some(conn) = self.conn_mut(id) {

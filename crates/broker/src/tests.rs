@@ -1,3 +1,4 @@
 //! Behaviour of the broker by clause: one worker or two, packets in, packets out, time by hand.
 
+mod life;
 mod rig;
