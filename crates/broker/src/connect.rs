@@ -444,13 +444,16 @@ impl Worker {
     fn finish_refused(&mut self, id: ConnId, reason: ReasonCode, why: &'static str) {
         let Some(claiming) = self.claiming(id) else { return };
         let client_id = Arc::clone(&claiming.client_id);
-        if let Some(conn) = self.conn_mut(id) {
-            conn.phase = Phase::Connect;
-        }
+        let Some(conn) = self.conn_mut(id) else { return };
+        conn.phase = Phase::Connect;
+        // taken first: a connection whose socket is closed is gone once it is refused
+        let waiter = conn.waiter.take();
         self.refuse(id, reason, why);
         let owner = self.owner(id);
         self.shared.registry.release(&client_id, owner);
-        self.tell_waiter(id);
+        if let Some((by, _)) = waiter {
+            self.tell_released(by);
+        }
     }
 
     /// Makes `Receiver`s for the subscriptions of this connection's session.

@@ -89,6 +89,7 @@ impl Worker {
     }
 
     fn leave(&mut self, id: ConnId, end: End) {
+        let tails = self.tails().to_vec();
         let Some(conn) = self.conn_mut(id) else { return };
         if conn.version.is_v5()
             && let Some(reason) = end.reason_code()
@@ -110,6 +111,10 @@ impl Worker {
             && let Some(session) = &mut conn.session
         {
             session.expiry = 0;
+        }
+        if let Some(session) = &mut conn.session {
+            // from here on nothing is sent: what the tail still passes is for the next connection
+            session.stop_at(&tails);
         }
         conn.phase = Phase::Leaving(Box::new(Leaving { end, writing: false, offline: None }));
         self.close(id);
@@ -148,13 +153,13 @@ impl Worker {
         });
     }
 
-    /// The next step of leaving, as soon as no acknowledgement is under way any more.
+    /// The next step of leaving, as soon as no acknowledgement and no subscription is under way any more.
     pub(crate) fn go_on_leaving(&mut self, id: ConnId) {
         let now = self.now.unix_ms;
         let tails = self.tails().to_vec();
         let Some(conn) = self.conn_mut(id) else { return };
         let Phase::Leaving(leaving) = &mut conn.phase else { return };
-        if leaving.writing || conn.acks.iter().any(|a| a.waits > 0) {
+        if leaving.writing || conn.busy || conn.acks.iter().any(|a| a.waits > 0) {
             return;
         }
         leaving.writing = true;

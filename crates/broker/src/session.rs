@@ -182,6 +182,15 @@ impl Session {
         self.subscriptions.iter().any(|(_, s)| s.starts.is_some())
     }
 
+    /// Gives the session no frames any more: where it is live, it has come as far as the worker's tails.
+    pub(crate) fn stop_at(&mut self, tails: &[Pos]) {
+        for (cursor, &tail) in self.cursors.iter_mut().zip(tails) {
+            if std::mem::take(&mut cursor.live) {
+                cursor.at = cursor.at.max(tail);
+            }
+        }
+    }
+
     /// The position from which the log is needed in `shard`: nothing before it will be read for this session.
     pub(crate) fn floor(&self, shard: usize, tail: Pos) -> Pos {
         let Some(cursor) = self.cursors.get(shard) else { return Pos(u64::MAX) };

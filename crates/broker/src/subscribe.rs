@@ -167,6 +167,8 @@ impl Worker {
         if let Some(conn) = self.conn_mut(id)
             && std::mem::take(&mut conn.busy)
         {
+            // its connection may be over: the session is written back with what has changed
+            self.go_on_leaving(id);
             self.unpause(id);
         }
     }

@@ -367,7 +367,8 @@ impl Worker {
         else {
             return;
         };
-        if !conn.socket_open {
+        if !conn.socket_open || conn.closing {
+            // nothing follows DISCONNECT or a refusal [MQTT-3.14.4-1]
             return;
         }
         if conn.out.capacity() == 0

@@ -69,6 +69,10 @@ struct State {
     faults: Faults,
     rng: fastrand::Rng,
     next_at_once: bool,
+    /// Ports whose operations do not happen.
+    paused: Vec<usize>,
+    /// The next operation that this finds fails with this.
+    fail: Option<(fn(&Op) -> bool, EngineError)>,
 }
 
 /// See the module.
@@ -93,6 +97,8 @@ impl SimEngine {
             faults: Faults::default(),
             rng: fastrand::Rng::with_seed(seed),
             next_at_once: false,
+            paused: Vec::new(),
+            fail: None,
         };
         Arc::new(Self { state: Mutex::new(state), shards })
     }
@@ -103,6 +109,21 @@ impl SimEngine {
 
     pub(super) fn set_faults(&self, faults: Faults) {
         self.lock().faults = faults;
+    }
+
+    /// From now on the operations of a port happen, or wait.
+    pub(super) fn pause(&self, port: Port, paused: bool) {
+        let mut state = self.lock();
+        let port = usize::from(port.0);
+        state.paused.retain(|p| *p != port);
+        if paused {
+            state.paused.push(port);
+        }
+    }
+
+    /// The next operation that `which` says yes to has no effect and this answer.
+    pub(super) fn fail_next(&self, which: fn(&Op) -> bool, error: EngineError) {
+        self.lock().fail = Some((which, error));
     }
 
     /// The port that is attached next is the control side's.
@@ -132,7 +153,7 @@ impl SimEngine {
         let deliveries = {
             let mut state = self.lock();
             for port in 0..state.ports.len() {
-                while !state.ports[port].ops.is_empty() {
+                while !state.ports[port].ops.is_empty() && !state.paused.contains(&port) {
                     state.happen(port);
                 }
             }
@@ -188,8 +209,12 @@ impl State {
     fn happen(&mut self, port: usize) {
         let Some((token, op)) = self.ports[port].ops.pop_front() else { return };
         let at_once = self.ports[port].at_once;
+        let fails = self.fail.is_some_and(|(which, _)| which(&op));
+        let failure = if fails { self.fail.take() } else { None };
         let (busy, unavailable, unknown) = (self.faults.busy, self.faults.unavailable, self.faults.unknown);
-        let error = if at_once {
+        let error = if let Some((_, error)) = failure {
+            Some((error, false))
+        } else if at_once {
             None
         } else if self.rng.f64() < busy {
             Some((EngineError::Busy, false))

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Arrival, Engine, Inbox, Shard};
+use engine::{Arrival, Engine, EngineError, Inbox, Op, Port, Shard};
 use mqtt::Version;
 use mqtt::codec::decode::{Role, decode};
 use mqtt::codec::{Decoded, encode};
@@ -61,6 +61,7 @@ pub(crate) struct World {
     pub(crate) rng: fastrand::Rng,
     pub(crate) shared: Arc<Shared>,
     pub(crate) workers: Vec<Worker>,
+    ports: Vec<Port>,
     mailboxes: Vec<Receiver<Mail>>,
     pub(super) engine: Arc<SimEngine>,
     wires: Vec<Wire>,
@@ -73,10 +74,11 @@ impl World {
     pub(crate) fn new(seed: u64, workers: usize, config: BrokerConfig) -> Self {
         let (clock, hand) = Clock::manual();
         let engine = SimEngine::new(2, seed);
-        let (shared, mailboxes, workers) = start(&clock, &engine, workers, &config);
+        let (shared, mailboxes, workers, ports) = start(&clock, &engine, workers, &config);
         let next_tick = clock.now() + Duration::from_secs(1);
         let rng = fastrand::Rng::with_seed(seed);
-        Self { clock, hand, rng, shared, workers, mailboxes, engine, wires: Vec::new(), next_tick, config }
+        let wires = Vec::new();
+        Self { clock, hand, rng, shared, workers, ports, mailboxes, engine, wires, next_tick, config }
     }
 
     /// The process dies between two steps and starts again over the same engine. Every connection is gone.
@@ -88,12 +90,28 @@ impl World {
         }
         self.hand.advance(Duration::from_millis(2));
         let count = self.workers.len();
-        (self.shared, self.mailboxes, self.workers) = start(&self.clock, &self.engine, count, &self.config);
+        (self.shared, self.mailboxes, self.workers, self.ports) =
+            start(&self.clock, &self.engine, count, &self.config);
         self.next_tick = self.clock.now() + Duration::from_secs(1);
     }
 
     pub(crate) fn set_faults(&self, faults: Faults) {
         self.engine.set_faults(faults);
+    }
+
+    /// The engine does nothing of what this worker submits, until it is told otherwise.
+    pub(crate) fn pause(&self, worker: usize, paused: bool) {
+        self.engine.pause(self.ports[worker], paused);
+    }
+
+    /// The next such operation fails for good.
+    pub(crate) fn fail_next(&self, which: fn(&Op) -> bool, error: EngineError) {
+        self.engine.fail_next(which, error);
+    }
+
+    /// Keys of the register, as text.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.engine.keys()
     }
 
     pub(crate) fn unix_ms(&self) -> u64 {
@@ -178,6 +196,16 @@ impl World {
         wire.up.truncate(kept);
         wire.client_closed = true;
         wire.down.clear();
+    }
+
+    /// The connection breaks and the broker is told at once, whatever it does.
+    pub(crate) fn reset(&mut self, link: Link) {
+        let now = self.now();
+        let wire = &mut self.wires[link.0];
+        (wire.over, wire.shut, wire.client_closed) = (true, true, true);
+        let worker = &mut self.workers[wire.worker];
+        worker.now = now;
+        worker.socket_closed(wire.id, "read failed");
     }
 
     /// The network swallows everything from now on.
@@ -357,7 +385,7 @@ impl World {
     }
 }
 
-type Started = (Arc<Shared>, Vec<Receiver<Mail>>, Vec<Worker>);
+type Started = (Arc<Shared>, Vec<Receiver<Mail>>, Vec<Worker>, Vec<Port>);
 
 fn start(clock: &Clock, engine: &Arc<SimEngine>, workers: usize, config: &BrokerConfig) -> Started {
     let (senders, mailboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| mailbox::<Mail>(MAILBOX)).unzip();
@@ -368,9 +396,10 @@ fn start(clock: &Clock, engine: &Arc<SimEngine>, workers: usize, config: &Broker
         Arc::new(Shared::new("sim".into(), config.clone(), dyn_engine, events, senders.clone(), now.unix_ms));
     engine.next_port_is_control();
     let recovered = recovery::recover(&shared, now.unix_ms).unwrap();
-    let mut out = Vec::new();
+    let (mut out, mut ports) = (Vec::new(), Vec::new());
     for (index, sender) in senders.into_iter().enumerate() {
         let port = engine.attach(Arc::new(WorkerInbox(sender)));
+        ports.push(port);
         for (shard, &tail) in recovered.tails.iter().enumerate() {
             engine.tail(port, Shard(u16::try_from(shard).unwrap()), tail);
         }
@@ -383,7 +412,7 @@ fn start(clock: &Clock, engine: &Arc<SimEngine>, workers: usize, config: &Broker
         }));
         let _ = shared.mailboxes[0].force(mail);
     }
-    (shared, mailboxes, out)
+    (shared, mailboxes, out, ports)
 }
 
 /// Whole packets from a broker.

@@ -29,3 +29,78 @@ fn a_session_that_is_behind_and_subscribes_again_loses_nothing() {
     w.run();
     assert_eq!(last.payloads(&mut w), ["2", "3"]);
 }
+
+/// What is published while a session still waits for the answers it owes its client is kept for it [MQTT-4.5.0-1].
+#[test]
+fn a_session_that_leaves_slowly_misses_nothing() {
+    let mut w = world(2);
+    let (sub, _) = Peer::connect(&mut w, 0, connect("sub", false, NEVER));
+    sub.subscribe(&mut w, "a", QoS::AtLeastOnce);
+    w.pause(0, true);
+    sub.send(&mut w, Packet::Publish(message("a", QoS::AtLeastOnce, 1, b"own")));
+    w.run();
+    sub.cut(&mut w);
+    let (publisher, _) = Peer::connect(&mut w, 1, connect("pub", true, 0));
+    publisher.ask(&mut w, Packet::Publish(message("a", QoS::AtLeastOnce, 1, b"meanwhile")));
+    w.pause(0, false);
+    w.run();
+    let sub = Peer::begin(&mut w, 0, connect("sub", false, NEVER));
+    w.run();
+    assert_eq!(sub.payloads(&mut w), ["meanwhile", "own"]);
+}
+
+/// A SUBSCRIBE that is being written when its connection breaks belongs to the session: it goes when the session goes.
+#[test]
+fn a_subscription_that_is_written_while_its_connection_breaks_ends_with_the_session() {
+    let mut w = world(1);
+    let (sub, _) = Peer::connect(&mut w, 0, connect("sub", false, NEVER));
+    w.pause(0, true);
+    let options = mqtt::packet::SubscriptionOptions::default();
+    sub.send(&mut w, subscribe(1, &[("a", options)]));
+    w.run();
+    w.reset(sub.link);
+    w.run();
+    w.pause(0, false);
+    w.run();
+    assert_eq!(w.shared.router.subscriptions(), 1);
+    Peer::clean(&mut w, "sub").disconnect(&mut w);
+    assert_eq!(w.shared.router.subscriptions(), 0);
+    assert_eq!(w.keys(), [""; 0]);
+}
+
+/// Whoever waits for a client id gets it, also when the connection before it broke and its session could not be read.
+#[test]
+fn a_client_id_is_free_when_the_session_cannot_be_read() {
+    let mut w = world(1);
+    Peer::connect(&mut w, 0, connect("c", false, NEVER)).0.cut(&mut w);
+    w.pause(0, true);
+    let second = Peer::begin(&mut w, 0, connect("c", false, NEVER));
+    w.run();
+    w.reset(second.link);
+    let third = Peer::begin(&mut w, 0, connect("c", false, NEVER));
+    w.run();
+    w.fail_next(|op| matches!(op, engine::Op::Scan { .. }), engine::EngineError::Corrupt);
+    w.pause(0, false);
+    w.run();
+    assert!(matches!(third.read(&mut w).as_slice(), [Packet::Connack(c)] if c.session_present));
+}
+
+/// Nothing follows a DISCONNECT [MQTT-3.14.4-1], not even an acknowledgement that was waiting.
+#[test]
+fn nothing_is_sent_after_disconnect() {
+    let mut w = world(1);
+    let (c, _) = Peer::connect(&mut w, 0, connect("c", false, NEVER));
+    c.subscribe(&mut w, "a", QoS::AtLeastOnce);
+    w.pause(0, true);
+    c.send(&mut w, Packet::Publish(message("a", QoS::AtLeastOnce, 1, b"x")));
+    w.run();
+    w.set_window(c.link, 0);
+    c.send(&mut w, Packet::Connect(Box::new(connect("c", false, NEVER))));
+    w.run();
+    w.pause(0, false);
+    w.run();
+    w.set_window(c.link, usize::MAX);
+    w.run();
+    let got = c.read(&mut w);
+    assert!(matches!(got.as_slice(), [Packet::Disconnect(_)]), "{got:?}");
+}
