@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use client::{Disconnected, Message, Options, Will};
+use client::{Disconnected, Message, Options, Password, Will};
 use mqtt::{QoS, Version};
 
 use crate::properties::{Properties, PropertyArgs};
@@ -33,8 +33,8 @@ pub(crate) struct ConnectionArgs {
     #[arg(short, long, allow_hyphen_values = true)]
     username: Option<String>,
     /// Password
-    #[arg(short = 'P', long = "pw", allow_hyphen_values = true)]
-    password: Option<String>,
+    #[arg(short = 'P', long = "pw", allow_hyphen_values = true, value_parser = password)]
+    password: Option<Password>,
     /// Client id; without it the broker makes one up
     #[arg(short, long, allow_hyphen_values = true, conflicts_with = "id_prefix")]
     id: Option<String>,
@@ -189,7 +189,7 @@ impl ConnectionArgs {
             (None, None) => String::new(),
         };
         let username = self.username.clone().or(url_user);
-        let password = self.password.clone().or(url_password);
+        let password = self.password.clone().or_else(|| url_password.map(Password::from));
         if password.is_some() && username.is_none() && !version.is_v5() {
             return Err("a password (-P) needs a user name (-u) before MQTT 5 [v3 MQTT-3.1.2-22]".to_owned());
         }
@@ -197,7 +197,7 @@ impl ConnectionArgs {
         options.version = version;
         options.bind = self.bind_address;
         options.username = username;
-        options.password = password.map(String::into_bytes);
+        options.password = password;
         options.keep_alive = self.keepalive;
         options.clean_start = !self.keep_session;
         options.session_expiry_interval =
@@ -307,6 +307,10 @@ fn protocol_version(text: &str) -> Result<Version, String> {
         "31" | "mqttv31" => Ok(Version::V31),
         _ => Err("allowed: 5, 311, 31, mqttv5, mqttv311, mqttv31".to_owned()),
     }
+}
+
+fn password(text: &str) -> Result<Password, String> {
+    Ok(Password::from(text))
 }
 
 fn session_expiry(text: &str) -> Result<u32, String> {

@@ -34,4 +34,4 @@ pub use error::{ConnectError, Disconnected, PublishError, RequestError};
 pub use handle::{Client, Delivery, Event, EventStream};
 pub use machine::{Goodbye, SubscribeRequest, UnsubscribeRequest};
 pub use message::{Connected, Granted, Message, Received, Subscription, Unsubscribed};
-pub use options::{Options, Will};
+pub use options::{Options, Password, Will};

@@ -1,5 +1,6 @@
 //! Everything that can be chosen about a client.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -17,6 +18,22 @@ pub struct Will {
     pub message: Message,
     /// Version 5: seconds between the end of the connection and the will.
     pub delay_interval: Option<u32>,
+}
+
+/// A password; it does not show itself in debug forms.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(Vec<u8>);
+
+impl<T: Into<Vec<u8>>> From<T> for Password {
+    fn from(bytes: T) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(..)")
+    }
 }
 
 /// How to connect and how to behave. Start from [`Options::new`] and change fields.
@@ -42,7 +59,7 @@ pub struct Options {
     /// User name.
     pub username: Option<String>,
     /// Password. Before 5.0 it needs a user name [v3 MQTT-3.1.2-22].
-    pub password: Option<Vec<u8>>,
+    pub password: Option<Password>,
     /// Seconds, 0 turns it off; a PINGREQ goes out when three quarters of it passed in silence. Default 60.
     pub keep_alive: u16,
     /// How long a PINGRESP may take; default 10 s.
@@ -140,7 +157,7 @@ impl Options {
             client_id: self.client_id.as_str().into(),
             will: self.will.as_ref().map(|will| will.as_packet(v5)),
             username: self.username.as_deref().map(Into::into),
-            password: self.password.as_deref().map(Into::into),
+            password: self.password.as_ref().map(|password| password.0.as_slice().into()),
             properties: if v5 { properties } else { ConnectProperties::default() },
         }
     }

@@ -18,15 +18,17 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
-    /// Connects to the first address of `server` (`host:port`) that accepts, from `bind` if there is one; one address
-    /// may take `timeout`.
+    /// Connects to the first address of `server` (`host:port`) that accepts, from `bind` if there is one. The addresses
+    /// share the time, so that one which never answers does not take it all.
     ///
     /// # Errors
     /// The name does not resolve, or the last address's error.
     pub(crate) async fn connect(server: &str, bind: Option<IpAddr>, timeout: Duration) -> io::Result<Self> {
-        let dialer = Dialer::new(bind.into_iter().collect(), timeout);
+        let addresses = resolve(server).await?;
+        let share = timeout / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+        let dialer = Dialer::new(bind.into_iter().collect(), share);
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in resolve(server).await? {
+        for address in addresses {
             match dialer.connect(address).await {
                 Ok(stream) => return Ok(Self::Tcp(stream)),
                 Err(error) => last = error,

@@ -218,7 +218,8 @@ fn guide(plan: &Plan) -> String {
 The gateway listens on {bind} and sends each client id to its broker: node1 on {}, node2 on {}.
   APIs        {} (node1)   {} (node2)   {api} (gateway)
   look        tidegate ctl --api {api} connections list
-              curl -s {}/api/v1/clients/vehicle-001
+              tidegate ctl --api {} clients list
+              curl -s {api}/api/v1/gateway/connections/vehicle-001
   listen      mosquitto_sub -h {host} -p {port} -t 'fleet/#' -v
   talk        mosquitto_pub -h {host} -p {port} -t fleet/vehicle-001/command -m honk -i you
 The two brokers are independent of each other: a subscriber sees the vehicles of the broker it lands on, which its client id
