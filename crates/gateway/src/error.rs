@@ -210,6 +210,9 @@ mod tests {
         for (place, end) in End::ALL.iter().enumerate() {
             assert_eq!(end.index(), place);
         }
+        for (place, why) in crate::route::ChosenBy::ALL.iter().enumerate() {
+            assert_eq!(why.index(), place);
+        }
         for (place, why) in NoKey::ALL.iter().enumerate() {
             assert_eq!(why.index(), place);
         }

@@ -6,7 +6,7 @@
 use runtime::metrics::{Counter, Desc, Exposition, Gauge, PerWorker};
 
 use crate::error::{End, Refusal};
-use crate::route::NoKey;
+use crate::route::{ChosenBy, NoKey};
 
 const LISTENER: &[&str] = &["listener"];
 const SERVER: &[&str] = &["upstream", "server"];
@@ -27,6 +27,11 @@ const WITHOUT_KEY: Desc = Desc::counter(
     "tidegate_gateway_without_key_total",
     "Connections that lacked the key of the balancing and were handled by the listener's rule.",
     &["listener", "reason"],
+);
+const CHOSEN: Desc = Desc::counter(
+    "tidegate_gateway_chosen_total",
+    "Connections that got a server, by what chose it.",
+    &["listener", "chosen_by"],
 );
 const ENDED: Desc = Desc::counter(
     "tidegate_gateway_ended_total",
@@ -62,11 +67,12 @@ const SERVER_UP: Desc = Desc::gauge(
 const PINS: Desc = Desc::gauge("tidegate_gateway_pins", "Pins held by an upstream.", &["upstream"]);
 
 /// All metrics, for documentation and its test.
-pub const ALL: [Desc; 13] = [
+pub const ALL: [Desc; 14] = [
     ACCEPTED,
     OPEN,
     REFUSED,
     WITHOUT_KEY,
+    CHOSEN,
     ENDED,
     ACCEPT_PAUSES,
     SERVER_OPEN,
@@ -85,6 +91,7 @@ pub(crate) struct ListenerStats {
     pub(crate) pauses: Counter,
     pub(crate) refused: [Counter; Refusal::NAMES.len()],
     pub(crate) without_key: [Counter; NoKey::ALL.len()],
+    pub(crate) chosen: [Counter; ChosenBy::ALL.len()],
     pub(crate) ended: [Counter; End::ALL.len()],
 }
 
@@ -113,6 +120,9 @@ pub(crate) fn listener(out: &mut Exposition, name: &str, stats: &PerWorker<Liste
     by_reason(out, &REFUSED, name, stats, Refusal::NAMES.into_iter(), |stats| &stats.refused);
     by_reason(out, &WITHOUT_KEY, name, stats, NoKey::ALL.into_iter().map(NoKey::name), |stats| {
         &stats.without_key
+    });
+    by_reason(out, &CHOSEN, name, stats, ChosenBy::ALL.into_iter().map(ChosenBy::name), |stats| {
+        &stats.chosen
     });
     by_reason(out, &ENDED, name, stats, End::ALL.into_iter().map(End::name), |stats| &stats.ended);
 }

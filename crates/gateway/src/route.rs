@@ -129,6 +129,22 @@ pub enum ChosenBy {
 }
 
 impl ChosenBy {
+    /// Every reason, in the order of [`ChosenBy::index`].
+    pub const ALL: [Self; 7] = [
+        Self::Hash,
+        Self::Pin,
+        Self::RoundRobin,
+        Self::LeastConnections,
+        Self::RandomTwo,
+        Self::SourceIp,
+        Self::Failover,
+    ];
+
+    /// Its place in [`ChosenBy::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
     /// As the API, the log and the metrics say it.
     pub const fn name(self) -> &'static str {
         match self {

@@ -4,12 +4,15 @@
 //! put (see [`Record`]) and makes room when the table is full. Pure: no clock, no sockets. Must not know whether a
 //! server can be used now: [`route`](crate::route) asks and decides.
 //!
-//! Bound: `max` pins. Rule at the bound: a recorded pin takes the place of the recorded pin that went unused for
+//! Bounds: `max` pins, and keys of [`MAX_RECORDED_KEY`] bytes: a device with a longer one is not recorded. Rule at the bound: a recorded pin takes the place of the recorded pin that went unused for
 //! the longest time, and so does an operator's; where there are operator's pins only, a new one is refused.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+
+/// Longest key that is recorded, in bytes: devices choose their keys, and a table of long ones would be large.
+pub const MAX_RECORDED_KEY: usize = 256;
 
 /// When the gateway remembers by itself where a device was put.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -118,8 +121,12 @@ impl Pins {
         Ok(())
     }
 
-    /// Remembers where a device was put. Never touches an operator's pin; does nothing when there is no room.
+    /// Remembers where a device was put. Never touches an operator's pin; does nothing when there is no room, or
+    /// the key is longer than [`MAX_RECORDED_KEY`].
     pub fn record(&mut self, key: &str, server: &Arc<str>) {
+        if key.len() > MAX_RECORDED_KEY {
+            return;
+        }
         if self.by_key.get(key).is_some_and(|pin| pin.used.is_none()) || !self.make_room(key) {
             return;
         }
@@ -226,6 +233,14 @@ mod tests {
         assert!(pins.get("a").is_none() && pins.get("e").is_none());
         pins.pin("b", &server("t")).unwrap();
         assert_eq!(pins.get("b").as_deref(), Some("t"));
+    }
+
+    #[test]
+    fn a_key_that_is_too_long_is_not_recorded() {
+        let mut pins = Pins::new(2);
+        pins.record(&"x".repeat(MAX_RECORDED_KEY), &server("s"));
+        pins.record(&"y".repeat(MAX_RECORDED_KEY + 1), &server("s"));
+        assert_eq!(pins.len(), 1);
     }
 
     #[test]

@@ -219,6 +219,10 @@ impl Worker {
     pub(crate) fn enter(&self, session: &Rc<Session>) {
         self.sessions.borrow_mut().insert(Listed(Rc::clone(session)));
         self.watch(session);
+        let stats = session.listener().stats.get(self.id);
+        if let Some(chosen) = stats.and_then(|stats| stats.chosen.get(session.to.chosen_by.index())) {
+            chosen.inc();
+        }
         session_log::started(&self.events, session);
     }
 

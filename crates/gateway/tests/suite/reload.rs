@@ -50,6 +50,35 @@ async fn connections_stay_whatever_changes() {
     eventually(|| (running.gateway.upstreams()[0].servers.len() == 1).then_some(())).await;
 }
 
+/// Devices come all the while the configuration changes under them: none is turned away.
+#[tokio::test]
+async fn nobody_is_refused_while_configurations_change() {
+    let brokers = Broker::fleet::<3>().await;
+    let text =
+        |count: usize, tries: usize| config("", &format!("tries = {tries}"), &addresses(&brokers[..count]));
+    let running = Running::start(&text(3, 1));
+    let address = running.address();
+    let devices = tokio::spawn(async move {
+        let mut held = Vec::new();
+        for n in 0..300 {
+            held.push(device(address, &hello(&format!("v{n}")).bytes()).await);
+        }
+        held
+    });
+    let mut accepted = Vec::new();
+    for n in 0..300 {
+        if n % 10 == 0 {
+            running.gateway.apply(parse(&text(1 + n / 10 % 3, 1 + n / 10 % 2))).unwrap();
+        }
+        accepted.push(whoever(&brokers).await);
+    }
+    let held = devices.await.unwrap();
+    assert_eq!((held.len(), accepted.len()), (300, 300));
+    let refused =
+        |event: &runtime::events::Event| matches!(event, runtime::events::Event::GatewayRefused { .. });
+    assert_eq!(running.count(refused), 0);
+}
+
 #[tokio::test]
 async fn the_same_configuration_changes_nothing() {
     let broker = Broker::start().await;

@@ -81,6 +81,12 @@ async fn a_dead_server_is_passed_over_and_named() {
     assert_eq!(rows[0].servers[1].connections_total, 3);
     let failover = |event: &Event| matches!(event, Event::GatewayConnected { chosen_by, .. } if **chosen_by == *"failover");
     running.event(failover).await;
+    let counted = |line: &str| {
+        let line =
+            line.strip_prefix("tidegate_gateway_chosen_total{").filter(|line| line.contains("\"failover\""));
+        line.is_some_and(|line| !line.ends_with(" 0"))
+    };
+    assert!(running.registry.render().lines().any(counted), "a failover is counted");
 }
 
 #[tokio::test]
