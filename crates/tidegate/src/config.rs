@@ -197,7 +197,8 @@ mod tests {
         let file = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/tidegate.toml"));
         let config = load(Some(file)).unwrap();
         let broker = config.broker.unwrap();
-        let defaults = BrokerConfig { max_session_expiry: broker.max_session_expiry, ..BrokerConfig::default() };
+        let defaults =
+            BrokerConfig { max_session_expiry: broker.max_session_expiry, ..BrokerConfig::default() };
         assert_eq!(BrokerConfig { listeners: defaults.listeners.clone(), ..broker }, defaults);
         assert_eq!(config.engine, EngineConfig::default());
         assert_eq!(config.admin, Some(AdminConfig::default()));

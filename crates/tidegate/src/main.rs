@@ -1,6 +1,7 @@
 //! One binary: configuration to roles, wiring, subcommands, demo.
 
 mod config;
+mod demo;
 mod process;
 mod run;
 
@@ -34,6 +35,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Show it: two brokers, the gateway before them, and a fleet of vehicles that loses its network and comes back
+    Demo(demo::Args),
     /// Publish messages, with the flags of mosquitto_pub
     Pub(cli::publish::Args),
     /// Subscribe and print messages, with the flags of mosquitto_sub
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         None => run::run(cli.config),
         Some(Command::Run { config }) => run::run(config.or(cli.config)),
         Some(Command::Check { config }) => check(&config),
+        Some(Command::Demo(args)) => demo::run(args),
         Some(Command::Pub(args)) => cli::publish::run(args),
         Some(Command::Sub(args)) => cli::subscribe::run(args),
         Some(Command::Ctl(args)) => cli::ctl::run(&args),
