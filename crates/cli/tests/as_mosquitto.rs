@@ -6,19 +6,12 @@
 mod mosquitto;
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use mosquitto::{Mosquitto, free_port};
 
-/// The example `tools`, which cargo builds before it runs these tests.
-fn ours() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let folder = test.parent().and_then(|deps| deps.parent()).unwrap();
-    let tools = folder.join("examples/tools");
-    assert!(tools.exists(), "{} is missing; cargo test builds it", tools.display());
-    tools
-}
+/// The tools as a program.
+const OURS: &str = env!("CARGO_BIN_EXE_tools");
 
 fn run(mut command: Command, stdin: &[u8]) -> Output {
     let mut child =
@@ -29,7 +22,7 @@ fn run(mut command: Command, stdin: &[u8]) -> Output {
 }
 
 fn tidegate(tool: &str, port: u16, args: &[&str], stdin: &[u8]) -> Output {
-    let mut command = Command::new(ours());
+    let mut command = Command::new(OURS);
     command.arg(tool).args(["-h", "127.0.0.1", "-p", &port.to_string()]).args(args);
     run(command, stdin)
 }
@@ -351,14 +344,14 @@ fn a_refused_message_is_a_warning() {
 #[test]
 fn a_will_is_published_when_the_tool_is_killed() {
     let broker = Mosquitto::start();
-    let mut watcher = Command::new(ours())
+    let mut watcher = Command::new(OURS)
         .args(["sub", "-h", "127.0.0.1", "-p", &broker.port.to_string(), "-t", "will", "-C", "1", "-d"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     wait_for_line(watcher.stderr.take().unwrap(), "subscribed");
-    let mut mortal = Command::new(ours())
+    let mut mortal = Command::new(OURS)
         .args(["sub", "-h", "127.0.0.1", "-p", &broker.port.to_string(), "-t", "x", "-d"])
         .args(["--will-topic", "will", "--will-payload", "gone", "--will-qos", "1"])
         .stderr(Stdio::piped())

@@ -1,4 +1,5 @@
-//! `pub` and `sub` as a program of their own: what the `tidegate` binary wires in, and what the tests run.
+//! `pub` and `sub` as a program of their own, for this crate's tests: cargo builds it before them. Users get them from
+//! `tidegate`.
 
 use std::process::ExitCode;
 
