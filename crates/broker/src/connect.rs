@@ -207,6 +207,8 @@ impl Worker {
         session.durable = true;
         session.dropped = rec.dropped;
         session.outbound = Outbound::new(windows.send);
+        session.resuming =
+            Some(Box::new(Resuming { window: usize::from(windows.send), ..Resuming::default() }));
         session.inbound = Inbound::new(windows.receive);
         session.cursors = rec
             .cursors
@@ -422,7 +424,7 @@ impl Worker {
         frames.dedup();
         let reads = frames.len();
         if let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) {
-            session.resuming = Some(Box::new(Resuming { reads, ..Resuming::default() }));
+            session.resuming.get_or_insert_default().reads = reads;
         }
         for (shard, seq) in frames {
             let after = Pos::end_of(seq.saturating_sub(1));

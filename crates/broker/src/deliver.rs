@@ -275,6 +275,7 @@ impl Worker {
             }
             let Some(session) = conn.session.as_mut() else { return };
             if session.resuming.is_some() {
+                self.resend(id);
                 return;
             }
             let room = session.outbound.quota() > 0;

@@ -243,47 +243,64 @@ impl Worker {
     }
 
     /// Sends everything unacknowledged again, in its old order [MQTT-4.4.0-1], [MQTT-4.6.0-1], then goes on with the log.
+    ///
+    /// As many as the client's Receive Maximum allows at once, the rest as they are acknowledged [MQTT-3.3.4-9].
     pub(crate) fn resend(&mut self, id: ConnId) {
-        let Some(conn) = self.conn_mut(id).filter(|c| c.is_connected()) else { return };
-        let version = conn.version;
-        let Some(session) = conn.session.as_mut() else { return };
-        let Some(resuming) = session.resuming.take() else { return };
-        let key = session.key;
-        let flights: Vec<Flight<InFlight>> = session
-            .outbound
-            .iter()
-            .map(|f| match f {
-                Flight::Publish { id, qos, item } => Flight::Publish { id, qos, item: item.clone() },
-                Flight::Pubrel { id } => Flight::Pubrel { id },
-            })
-            .collect();
-        for flight in flights {
-            let (packet_id, qos, item) = match flight {
-                Flight::Pubrel { id: packet_id } => {
-                    self.write(id, |out| {
-                        mqtt::codec::encode::pubrel(version, packet_id, mqtt::ReasonCode::Success, out);
-                    });
-                    continue;
+        let max_outbound = self.config.max_outbound_bytes;
+        loop {
+            let Some(conn) = self.conn_mut(id).filter(|c| c.is_connected()) else { return };
+            let (version, full) = (conn.version, conn.unsent() >= max_outbound);
+            let Some(session) = conn.session.as_mut() else { return };
+            let Some(resuming) = session.resuming.as_mut().filter(|r| r.reads == 0) else { return };
+            let outbound = &session.outbound;
+            let waiting = resuming.waiting.get_or_insert_with(|| {
+                let flights = outbound.iter().map(|f| match f {
+                    Flight::Publish { id, qos, item } => Flight::Publish { id, qos, item: item.clone() },
+                    Flight::Pubrel { id } => Flight::Pubrel { id },
+                });
+                flights.collect()
+            });
+            let under_way = outbound.len().saturating_sub(waiting.len());
+            if !waiting.is_empty() && (full || under_way >= resuming.window) {
+                conn.stalled |= full;
+                return;
+            }
+            match waiting.pop_front() {
+                None => {
+                    session.resuming = None;
+                    break;
                 }
-                Flight::Publish { id, qos, item } => (id, qos, item),
-            };
-            let sent = match &item {
-                InFlight::Transient => false,
-                InFlight::Kept(message) => {
-                    let form = Form { qos, retain: true, identifiers: &[] };
-                    self.put_again(id, message.view(), &form, packet_id)
+                Some(Flight::Pubrel { id: packet_id }) => self.write(id, |out| {
+                    mqtt::codec::encode::pubrel(version, packet_id, mqtt::ReasonCode::Success, out);
+                }),
+                Some(Flight::Publish { id: packet_id, qos, item }) => {
+                    if !self.resend_publish(id, packet_id, qos, &item) {
+                        self.metrics.drop_message(Drop::LogTrimmed, 1);
+                        self.abandon(id, packet_id, qos);
+                    }
                 }
-                InFlight::Logged { shard, pos } => match resuming.frames.get(&(*shard, pos.seq())) {
-                    Some(frame) => self.resend_logged(id, key, frame, *pos, qos, packet_id),
-                    None => false,
-                },
-            };
-            if !sent {
-                self.metrics.drop_message(Drop::LogTrimmed, 1);
-                self.abandon(id, packet_id, qos);
             }
         }
         self.pump(id);
+    }
+
+    /// `false`: it cannot be sent again.
+    fn resend_publish(&mut self, id: ConnId, packet_id: mqtt::PacketId, qos: QoS, item: &InFlight) -> bool {
+        match item {
+            InFlight::Transient => false,
+            InFlight::Kept(message) => {
+                let form = Form { qos, retain: true, identifiers: &[] };
+                self.put_again(id, message.view(), &form, packet_id)
+            }
+            InFlight::Logged { shard, pos } => {
+                let Some(session) = self.conn(id).and_then(|c| c.session.as_ref()) else { return false };
+                let frames = session.resuming.as_ref().map(|r| &r.frames);
+                match frames.and_then(|f| f.get(&(*shard, pos.seq()))).cloned() {
+                    Some(frame) => self.resend_logged(id, session.key, &frame, *pos, qos, packet_id),
+                    None => false,
+                }
+            }
+        }
     }
 
     fn resend_logged(

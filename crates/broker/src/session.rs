@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use engine::{LogFrame, Pos, Shard};
 use mqtt::PacketId;
-use mqtt::inflight::{Inbound, Outbound};
+use mqtt::inflight::{InFlight as Flight, Inbound, Outbound};
 use mqtt::packet::SubscriptionOptions;
 
 use crate::message::Message;
@@ -67,6 +67,10 @@ pub(crate) struct Resuming {
     pub(crate) reads: usize,
     /// Frames that unacknowledged messages lie in.
     pub(crate) frames: BTreeMap<(Shard, u64), LogFrame>,
+    /// How many may be under way to this connection: it may allow fewer than the one before it did.
+    pub(crate) window: usize,
+    /// What has not been sent again yet, in order; `None` until everything is read.
+    pub(crate) waiting: Option<VecDeque<Flight<InFlight>>>,
 }
 
 /// Retained messages that a new subscription asks for.

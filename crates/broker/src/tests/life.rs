@@ -104,3 +104,31 @@ fn nothing_is_sent_after_disconnect() {
     let got = c.read(&mut w);
     assert!(matches!(got.as_slice(), [Packet::Disconnect(_)]), "{got:?}");
 }
+
+/// A client may allow fewer messages at once than it did on the connection before [MQTT-3.3.4-9]: it gets as many again, and the
+/// others as it acknowledges those.
+#[test]
+fn messages_are_sent_again_within_the_new_receive_maximum() {
+    let mut w = world(1);
+    let (sub, _) = Peer::connect(&mut w, 0, connect("sub", false, NEVER));
+    sub.subscribe(&mut w, "a", QoS::ExactlyOnce);
+    let publisher = Peer::clean(&mut w, "pub");
+    for n in 1..=4u16 {
+        let qos = if n == 2 { QoS::ExactlyOnce } else { QoS::AtLeastOnce };
+        publisher.ask(&mut w, Packet::Publish(message("a", qos, n, n.to_string().as_bytes())));
+    }
+    assert_eq!(sub.payloads(&mut w), ["1", "2", "3", "4"]);
+    sub.cut(&mut w);
+    let mut narrow = connect("sub", false, NEVER);
+    narrow.properties.receive_maximum = Some(2);
+    let sub = Peer::begin(&mut w, 0, narrow);
+    w.run();
+    assert_eq!(sub.payloads(&mut w), ["1", "2"]);
+    let more = sub.ask(&mut w, Packet::Puback(ack(1)));
+    assert_eq!(payloads(&more), ["3"]);
+    assert!(matches!(sub.ask(&mut w, Packet::Pubrec(ack(2))).as_slice(), [Packet::Pubrel(_)]));
+    assert_eq!(payloads(&sub.ask(&mut w, Packet::Pubcomp(ack(2)))), ["4"]);
+    publisher.ask(&mut w, Packet::Publish(message("a", QoS::AtLeastOnce, 5, b"5")));
+    assert_eq!(sub.payloads(&mut w), [""; 0]);
+    assert_eq!(payloads(&sub.ask(&mut w, Packet::Puback(ack(3)))), ["5"]);
+}
