@@ -59,8 +59,12 @@ async fn pages_of_connections_cover_all_workers_once_and_in_order() {
     let running = Running::start(&config("", "balance = \"round_robin\"", &addresses(&brokers)));
     let mut held = Vec::new();
     for n in 0..25 {
-        let client = device(running.address(), &hello(&format!("v{:02}", n % 20)).bytes()).await;
-        held.push((whoever(&brokers).await, client));
+        let hello = hello(&format!("v{:02}", n % 20)).bytes();
+        let client = device(running.address(), &hello).await;
+        let (_, mut server) = whoever(&brokers).await;
+        // With its first bytes at the server the connection is in the list.
+        expect(&mut server, &hello).await;
+        held.push((server, client));
     }
     let (mut seen, mut cursor) = (Vec::new(), None);
     loop {
