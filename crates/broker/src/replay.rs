@@ -112,15 +112,18 @@ impl Worker {
 
     /// Moves a session on in every shard in which it is behind.
     pub(crate) fn catch_up_all(&mut self, id: ConnId) {
-        let shards = self.tails().len();
-        for shard in 0..shards {
+        let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
+        let Ok(shards) = u16::try_from(session.cursors.len()) else { return };
+        let first = session.first_shard;
+        session.first_shard = if first + 1 < shards { first + 1 } else { 0 };
+        for shard in (first..shards).chain(0..first) {
             let behind = self
                 .conn(id)
                 .and_then(|c| c.session.as_ref())
-                .and_then(|s| s.cursors.get(shard))
+                .and_then(|s| s.cursors.get(usize::from(shard)))
                 .is_some_and(|c| !c.live);
             if behind {
-                self.catch_up(id, Shard(u16::try_from(shard).unwrap_or(u16::MAX)));
+                self.catch_up(id, Shard(shard));
             }
         }
     }

@@ -117,6 +117,8 @@ pub(crate) struct Session {
     pub(crate) backlog: Option<Box<Backlog>>,
     /// Durable: one for each shard. Transient: empty.
     pub(crate) cursors: Box<[Cursor]>,
+    /// The shard that is asked first when there is room: each in its turn, or a busy one would starve the others.
+    pub(crate) first_shard: u16,
     /// Durable: QoS 2 messages between PUBREC and PUBREL.
     pub(crate) incoming: BTreeMap<PacketId, Incoming>,
     pub(crate) resuming: Option<Box<Resuming>>,
@@ -152,6 +154,7 @@ impl Session {
             inbound: Inbound::new(windows.receive),
             backlog: None,
             cursors,
+            first_shard: 0,
             incoming: BTreeMap::new(),
             resuming: None,
             dropped: 0,

@@ -198,6 +198,11 @@ impl World {
         wire.down.clear();
     }
 
+    /// What the broker has not read from the client is lost.
+    pub(super) fn forget_unread(&mut self, link: Link) {
+        self.wires[link.0].up.clear();
+    }
+
     /// The connection breaks and the broker is told at once, whatever it does.
     pub(crate) fn reset(&mut self, link: Link) {
         let now = self.now();

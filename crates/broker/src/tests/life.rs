@@ -132,3 +132,30 @@ fn messages_are_sent_again_within_the_new_receive_maximum() {
     assert_eq!(sub.payloads(&mut w), [""; 0]);
     assert_eq!(payloads(&sub.ask(&mut w, Packet::Puback(ack(3)))), ["5"]);
 }
+
+/// A client that takes one message at a time gets messages of every shard of the log, however many wait in one of them.
+#[test]
+fn a_busy_shard_does_not_starve_the_others() {
+    let mut w = world(1);
+    let shard = |topic: &str| crate::record::shard_of(topic, 2).0;
+    let topics: Vec<String> = (0..20).map(|n| format!("a/{n}")).collect();
+    let busy = topics.iter().find(|t| shard(t) == 0).unwrap();
+    let quiet = topics.iter().find(|t| shard(t) == 1).unwrap();
+    let (sub, _) = Peer::connect(&mut w, 0, connect("sub", false, NEVER));
+    sub.subscribe(&mut w, "a/#", QoS::AtLeastOnce);
+    sub.cut(&mut w);
+    let publisher = Peer::clean(&mut w, "pub");
+    for n in 1..=10u16 {
+        publisher.ask(&mut w, Packet::Publish(message(busy, QoS::AtLeastOnce, n, b"busy")));
+    }
+    publisher.ask(&mut w, Packet::Publish(message(quiet, QoS::AtLeastOnce, 1, b"quiet")));
+    let mut one_at_a_time = connect("sub", false, NEVER);
+    one_at_a_time.properties.receive_maximum = Some(1);
+    let sub = Peer::begin(&mut w, 0, one_at_a_time);
+    w.run();
+    let mut got = sub.payloads(&mut w);
+    for n in 1..=3 {
+        got.extend(payloads(&sub.ask(&mut w, Packet::Puback(ack(n)))));
+    }
+    assert!(got.contains(&"quiet".to_owned()), "{got:?}");
+}
