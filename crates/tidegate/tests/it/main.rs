@@ -5,5 +5,8 @@
 mod broker_messages;
 mod broker_protocol;
 mod broker_sessions;
+mod gateway_arrival;
+mod gateway_balance;
+mod gateway_stickiness;
 mod harness;
 mod walkthrough;

@@ -288,6 +288,21 @@ impl Device {
         disconnect
     }
 
+    /// A CONNACK with this Reason Code and the end.
+    #[track_caller]
+    pub(crate) fn expect_refusal(mut self, reason: ReasonCode) {
+        match self.receive() {
+            Packet::Connack(connack) => assert_eq!(connack.reason, reason),
+            other => panic!("{other:?} instead of CONNACK"),
+        }
+        self.expect_end();
+    }
+
+    /// Speaks this version from now on, without a CONNECT that says so.
+    pub(crate) fn speak(&mut self, version: Version) {
+        self.version = version;
+    }
+
     /// The server closes without a word.
     #[track_caller]
     pub(crate) fn expect_end(mut self) {

@@ -10,7 +10,7 @@ use super::process::Process;
 
 /// A running HAProxy that passes TCP on.
 pub(crate) struct Haproxy {
-    process: Process,
+    _process: Process,
     _folder: TempDir,
     /// Where it listens, and from where it connects.
     pub(crate) address: Ipv4Addr,
@@ -30,7 +30,7 @@ impl Haproxy {
         );
         std::fs::write(&file, lines).expect("the file is written");
         let process = Process::start("haproxy", Command::new("haproxy").arg("-db").arg("-f").arg(&file));
-        let haproxy = Self { process, _folder: folder, address };
+        let haproxy = Self { _process: process, _folder: folder, address };
         super::eventually("haproxy", || std::net::TcpStream::connect(haproxy.listen()).ok().map(drop));
         haproxy
     }
@@ -38,10 +38,5 @@ impl Haproxy {
     /// Where it listens.
     pub(crate) fn listen(&self) -> SocketAddr {
         at(self.address, 1880)
-    }
-
-    /// Its process id.
-    pub(crate) fn id(&self) -> u32 {
-        self.process.id()
     }
 }

@@ -6,6 +6,7 @@
 
 pub(crate) mod address;
 pub(crate) mod device;
+pub(crate) mod fleet;
 pub(crate) mod haproxy;
 pub(crate) mod http;
 pub(crate) mod lines;

@@ -12,7 +12,7 @@ use super::process::{Process, run_with, text};
 /// A running Mosquitto on an address of its own.
 pub(crate) struct Mosquitto {
     pub(crate) process: Process,
-    folder: TempDir,
+    _folder: TempDir,
     pub(crate) address: Ipv4Addr,
 }
 
@@ -35,7 +35,7 @@ impl Mosquitto {
         let process =
             Process::start(&format!("mosquitto {address}"), Command::new("mosquitto").arg("-c").arg(&file));
         process.err.line_with(&["running"]);
-        Self { process, folder, address }
+        Self { process, _folder: folder, address }
     }
 
     /// Where it listens.
@@ -55,11 +55,6 @@ impl Mosquitto {
         super::eventually(&format!("{clientid} at {}", self.address), || {
             (self.connects_of(clientid) >= times).then_some(())
         });
-    }
-
-    /// The folder of its file.
-    pub(crate) fn folder(&self) -> &std::path::Path {
-        self.folder.path()
     }
 }
 
