@@ -110,8 +110,7 @@ async fn connect_in_turn(
 
 /// A socket for a connection to `addr`, bound to its source address but to no port.
 fn open(source: Option<IpAddr>, addr: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     if let Some(source) = source {
         sockopt::bind_address_no_port(&socket)?;
         socket.bind(&SocketAddr::new(source, 0).into())?;

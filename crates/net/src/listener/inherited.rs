@@ -36,6 +36,7 @@ fn take() -> io::Result<Vec<(SocketAddr, TcpListener)>> {
         // it the descriptors from 3 on, and this function runs once (OnceLock) and is the only one that takes them.
         let fd = unsafe { OwnedFd::from_raw_fd(number) };
         SockRef::from(&fd).set_nonblocking(true)?;
+        super::configure(&fd)?;
         passed.push((bound, TcpListener::from(fd)));
     }
     Ok(passed)

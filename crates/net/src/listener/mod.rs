@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -112,8 +113,7 @@ impl Bind {
 
 /// A bound socket that does not listen yet.
 fn open(addr: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     // A restart must not wait for the connections of the process before to leave TIME_WAIT.
     socket.set_reuse_address(true)?;
     if reuse_port {
@@ -122,21 +122,25 @@ fn open(addr: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    // accepted connections inherit these: five system calls fewer for each
+    configure(&socket)?;
     socket.bind(&addr.into())?;
     Ok(socket)
 }
 
-/// Sets what every MQTT connection wants: no delay for small packets, and the kernel's keep-alive.
+/// Sets what every MQTT connection wants: no delay for small packets, and the kernel's keep-alive. On a listener it is for all
+/// connections that will be accepted.
 ///
 /// # Errors
 /// When the connection is gone already.
-pub fn configure(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+pub fn configure(socket: &impl AsFd) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_IDLE)
         .with_interval(KEEPALIVE_INTERVAL)
         .with_retries(KEEPALIVE_PROBES);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 /// What an acceptor does after an error of accept(2).
@@ -181,7 +185,7 @@ pub fn is_transient(error: &io::Error) -> bool {
     after_error(error) != AfterError::GiveUp
 }
 
-/// The next connection, configured. Connections that died while they waited are passed over; without
+/// The next connection; it has inherited what [`configure`] set on the listener. Connections that died while they waited are passed over; without
 /// descriptors it rests for [`ACCEPT_PAUSE`] and calls `on_pause`, so that the role can count it.
 ///
 /// Cancel safe: an accepted connection is never lost.
@@ -194,10 +198,7 @@ pub async fn accept(
 ) -> io::Result<(TcpStream, SocketAddr)> {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => match configure(&stream) {
-                Ok(()) => return Ok((stream, peer)),
-                Err(error) => tracing::debug!(%peer, %error, "a connection ended before it was served"),
-            },
+            Ok(accepted) => return Ok(accepted),
             Err(error) => match after_error(&error) {
                 AfterError::Next => {}
                 AfterError::Pause => {
