@@ -139,12 +139,18 @@ fn serve(file: Option<PathBuf>, config: Config, telemetry: telemetry::Telemetry)
         sd_notify::stopping();
         readiness.set("started", false);
         shutdown.begin(reason);
-        if let Some(gateway) = &gateway {
-            gateway.stop(stop_clock.now() + STOP_WITHIN).await;
-        }
-        if let Some(broker) = &broker {
-            broker.stop(STOP_WITHIN).await;
-        }
+        let gateway_stops = async {
+            if let Some(gateway) = &gateway {
+                gateway.stop(stop_clock.now() + STOP_WITHIN).await;
+            }
+        };
+        let broker_stops = async {
+            if let Some(broker) = &broker {
+                broker.stop(STOP_WITHIN).await;
+            }
+        };
+        // together: devices of our own broker behind our own gateway go when the broker has told them
+        tokio::join!(gateway_stops, broker_stops);
         admin_shutdown.begin(reason);
         if let Some(admin) = admin {
             admin.finished().await;
