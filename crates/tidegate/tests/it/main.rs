@@ -2,6 +2,8 @@
 //!
 //! `cargo nextest run -p tidegate --test it` runs all of them, each in a process of its own.
 
+mod admin;
+mod bad_input;
 mod broker_messages;
 mod broker_protocol;
 mod broker_sessions;
@@ -9,4 +11,6 @@ mod gateway_arrival;
 mod gateway_balance;
 mod gateway_stickiness;
 mod harness;
+mod lifecycle;
+mod reload;
 mod walkthrough;
