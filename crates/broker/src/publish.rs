@@ -76,7 +76,7 @@ impl Worker {
             self.acknowledge(id, ack(kind, packet_id, reason, 0));
             return;
         }
-        if kind == AckKind::Pubrec && session.durable_now() {
+        if kind == AckKind::Pubrec && session.durable {
             self.store_incoming(id, packet_id, view);
             return;
         }
@@ -106,6 +106,11 @@ impl Worker {
             return;
         };
         session.incoming.insert(packet_id, incoming);
+        if !session.durable_now() {
+            // it ends with this connection, but what it stored before is released first: the order stays [MQTT-4.6.0-5]
+            self.acknowledge(id, ack(AckKind::Pubrec, packet_id, ReasonCode::Success, 0));
+            return;
+        }
         self.submit(Op::Put { writes: vec![write] }, Waiting::Ack(next));
         self.acknowledge(id, ack(AckKind::Pubrec, packet_id, ReasonCode::Success, 1));
     }

@@ -159,3 +159,20 @@ fn a_busy_shard_does_not_starve_the_others() {
     }
     assert!(got.contains(&"quiet".to_owned()), "{got:?}");
 }
+
+/// Messages are handed on in the order of their PUBRELs, also when the session was resumed to end with this connection
+/// [MQTT-4.6.0-5].
+#[test]
+fn a_session_resumed_for_the_last_time_keeps_the_order_of_qos_2() {
+    let mut w = world(1);
+    let sub = Peer::clean(&mut w, "sub");
+    sub.subscribe(&mut w, "a", QoS::ExactlyOnce);
+    let (publisher, _) = Peer::connect(&mut w, 0, connect("pub", false, NEVER));
+    publisher.ask(&mut w, Packet::Publish(message("a", QoS::ExactlyOnce, 1, b"1")));
+    publisher.cut(&mut w);
+    let (publisher, _) = Peer::connect(&mut w, 0, connect("pub", false, 0));
+    publisher.ask(&mut w, Packet::Publish(message("a", QoS::ExactlyOnce, 2, b"2")));
+    publisher.ask(&mut w, Packet::Pubrel(ack(1)));
+    publisher.ask(&mut w, Packet::Pubrel(ack(2)));
+    assert_eq!(sub.payloads(&mut w), ["1", "2"]);
+}
