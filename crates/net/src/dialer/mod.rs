@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::listener;
@@ -47,7 +47,7 @@ impl Dialer {
         self.connect_timeout
     }
 
-    /// Connects, and configures the stream as a listener does ([`listener::configure`]). When the ports of a source address to this server are used up, the next
+    /// Connects, with no delay and keep-alive. When the ports of a source address to this server are used up, the next
     /// address has its turn, each once.
     ///
     /// # Errors
@@ -98,7 +98,7 @@ async fn connect_in_turn(
         let socket = TcpSocket::from_std_stream(open(source, addr)?.into());
         match socket.connect(addr).await {
             Ok(stream) => {
-                listener::configure(&stream)?;
+                configure(&stream)?;
                 return Ok(stream);
             }
             Err(error) if exhausted(&error) => last = Some(error),
@@ -106,6 +106,13 @@ async fn connect_in_turn(
         }
     }
     Err(last.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
+}
+
+/// No delay for small packets, and a keep-alive that finds a dead server. The interval and the number of probes are the
+/// system's: each option is a system call for each connection, and here none can be inherited.
+fn configure(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(listener::KEEPALIVE_IDLE))
 }
 
 /// A socket for a connection to `addr`, bound to its source address but to no port.

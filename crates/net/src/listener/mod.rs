@@ -21,7 +21,7 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// When the kernel starts to ask a silent peer whether it is there: beyond most MQTT keep-alives, so that it
 /// costs nothing where the protocol does the work, and finds the dead where keep-alive is 0.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(300);
+pub(crate) const KEEPALIVE_IDLE: Duration = Duration::from_secs(300);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_PROBES: u32 = 4;
 
