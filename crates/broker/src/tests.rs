@@ -1,4 +1,5 @@
 //! Behaviour of the broker by clause: one worker or two, packets in, packets out, time by hand.
 
+mod failure;
 mod life;
 mod rig;

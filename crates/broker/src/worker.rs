@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use engine::{Arrival, EngineError, Op, Port, Pos, Reply, Shard, Token};
+use engine::{Arrival, EngineError, Key, Op, Port, Pos, Reply, Shard, Token};
+use hashbrown::HashMap;
 use mqtt::codec::decode::{Role, decode};
 use mqtt::codec::{Decoded, encode};
 use mqtt::packet::Packet;
@@ -99,6 +100,8 @@ pub(crate) struct Worker {
     in_engine: Slab<InEngine>,
     ops: Vec<(Token, Op)>,
     retries: Vec<(Instant, Token)>,
+    /// The last write of each record that is under way: an older one is not repeated over it.
+    newest: HashMap<Key, Token>,
     pub(crate) outgoing: Vec<Vec<Arc<Message>>>,
     /// Slots with bytes to write or a socket to close.
     pub(crate) dirty: Vec<u32>,
@@ -133,6 +136,7 @@ impl Worker {
             in_engine: Slab::new(),
             ops: Vec::new(),
             retries: Vec::new(),
+            newest: HashMap::new(),
             outgoing: (0..workers).map(|_| Vec::new()).collect(),
             dirty: Vec::new(),
             flush_waker: None,
@@ -282,7 +286,9 @@ impl Worker {
             wait
         });
         for token in due {
-            if let Some(entry) = self.in_engine.get(token_index(token)) {
+            if self.is_superseded(token) {
+                self.done(token, Ok(Reply::Written(Vec::new())));
+            } else if let Some(entry) = self.in_engine.get(token_index(token)) {
                 self.ops.push((token, entry.op.clone()));
                 self.metrics.engine_retries.inc();
             }
@@ -692,15 +698,32 @@ impl Worker {
 
     /// Submits an operation at the end of the turn.
     pub(crate) fn submit(&mut self, op: Op, waiting: Waiting) {
-        let token = self.in_engine.insert(InEngine { op: op.clone(), waiting }) as Token;
-        self.ops.push((token, op));
+        self.enqueue(op, waiting);
         self.wake_flush();
+    }
+
+    fn enqueue(&mut self, op: Op, waiting: Waiting) {
+        let token = self.in_engine.insert(InEngine { op: op.clone(), waiting }) as Token;
+        if let Op::Put { writes } = &op {
+            for write in writes {
+                self.newest.insert(write.key.clone(), token);
+            }
+        }
+        self.ops.push((token, op));
+    }
+
+    /// Whether a later write of every record it writes has been submitted: it took effect, if ever, before that one, and must not
+    /// be repeated after it.
+    fn is_superseded(&self, token: Token) -> bool {
+        match self.in_engine.get(token_index(token)).map(|e| &e.op) {
+            Some(Op::Put { writes }) => writes.iter().all(|w| self.newest.get(&w.key) != Some(&token)),
+            _ => false,
+        }
     }
 
     /// Submits an operation now: before anything that follows in this process looks at its effect.
     pub(crate) fn submit_now(&mut self, op: Op, waiting: Waiting) {
-        let token = self.in_engine.insert(InEngine { op: op.clone(), waiting }) as Token;
-        self.ops.push((token, op));
+        self.enqueue(op, waiting);
         self.shared.engine.submit(self.port, std::mem::take(&mut self.ops));
     }
 
@@ -738,6 +761,13 @@ impl Worker {
             return;
         }
         let Some(entry) = self.in_engine.try_remove(token_index(token)) else { return };
+        if let Op::Put { writes } = &entry.op {
+            for write in writes {
+                if self.newest.get(&write.key) == Some(&token) {
+                    self.newest.remove(&write.key);
+                }
+            }
+        }
         if let Err(error) = &result
             && !matches!(error, EngineError::Truncated { .. })
         {
@@ -761,10 +791,18 @@ impl Worker {
     /// Whether an operation is not worth repeating: a full register says so to whoever can be told.
     fn gives_up(&self, token: Token, error: EngineError) -> bool {
         error == EngineError::Busy
-            && self
-                .in_engine
-                .get(token_index(token))
-                .is_some_and(|e| matches!(e.waiting, Waiting::Ack(_) | Waiting::Nobody("retain")))
+            && match self.in_engine.get(token_index(token)).map(|e| &e.waiting) {
+                Some(Waiting::Ack(ack)) => self.may_refuse(*ack),
+                Some(Waiting::Nobody("retain")) => true,
+                _ => false,
+            }
+    }
+
+    /// A PUBCOMP cannot refuse (3.7.2.1): PUBREC has taken the message, and its record must go before the packet id is free.
+    fn may_refuse(&self, ack: AckRef) -> bool {
+        let Some(conn) = self.conn(ack.conn) else { return true };
+        let index = ack.seq.checked_sub(conn.acks_first).and_then(|i| usize::try_from(i).ok());
+        index.and_then(|i| conn.acks.get(i)).is_none_or(|a| a.kind != AckKind::Pubcomp)
     }
 
     /// Position up to which this worker has been given every frame, for each shard.

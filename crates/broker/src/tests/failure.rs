@@ -1,0 +1,62 @@
+//! An engine that cannot do something now: it is done later, and never over something newer.
+
+use engine::{EngineError, Op};
+use mqtt::packet::{Packet, Publish};
+use mqtt::{QoS, ReasonCode};
+
+use super::rig::*;
+
+fn retained(id: u16, payload: &[u8]) -> Packet<'static> {
+    Packet::Publish(Publish { retain: true, ..message("r", QoS::AtLeastOnce, id, payload) })
+}
+
+fn is_put(op: &Op) -> bool {
+    matches!(op, Op::Put { .. })
+}
+
+/// What was retained last is what is kept [MQTT-3.3.1-5], also when the one before it had to be written a second time.
+#[test]
+fn a_write_is_not_repeated_over_a_newer_one() {
+    let mut w = world(1);
+    let publisher = Peer::clean(&mut w, "pub");
+    w.fail_next(is_put, EngineError::Unavailable);
+    publisher.send(&mut w, retained(1, b"old"));
+    publisher.send(&mut w, retained(2, b"new"));
+    w.run();
+    w.advance(seconds(1));
+    let acks = publisher.read(&mut w);
+    assert!(
+        matches!(acks.as_slice(), [Packet::Puback(a), Packet::Puback(b)] if a.packet_id == pid(1) && b.packet_id == pid(2))
+    );
+    let sub = Peer::clean(&mut w, "sub");
+    assert_eq!(payloads(&sub.subscribe(&mut w, "r", QoS::AtMostOnce)), ["new"]);
+}
+
+/// A write that failed and that nothing has replaced is repeated.
+#[test]
+fn a_write_that_failed_is_repeated() {
+    let mut w = world(1);
+    let publisher = Peer::clean(&mut w, "pub");
+    w.fail_next(is_put, EngineError::Unavailable);
+    publisher.send(&mut w, retained(1, b"once"));
+    w.advance(seconds(1));
+    assert!(matches!(publisher.read(&mut w).as_slice(), [Packet::Puback(_)]));
+    let sub = Peer::clean(&mut w, "sub");
+    assert_eq!(payloads(&sub.subscribe(&mut w, "r", QoS::AtMostOnce)), ["once"]);
+}
+
+/// PUBCOMP does not refuse, and comes when the message's record is gone: its packet id may be used again at once
+/// [MQTT-4.3.3-11].
+#[test]
+fn a_released_packet_id_is_free_when_pubcomp_comes() {
+    let mut w = world(1);
+    let (publisher, _) = Peer::connect(&mut w, 0, connect("pub", false, NEVER));
+    publisher.ask(&mut w, Packet::Publish(message("a", QoS::ExactlyOnce, 1, b"x")));
+    w.fail_next(is_put, EngineError::Busy);
+    assert_eq!(publisher.ask(&mut w, Packet::Pubrel(ack(1))), []);
+    assert!(w.keys().iter().any(|k| k.contains("/in/")));
+    w.advance(seconds(1));
+    let done = publisher.read(&mut w);
+    assert!(matches!(done.as_slice(), [Packet::Pubcomp(a)] if a.reason == ReasonCode::Success), "{done:?}");
+    assert!(!w.keys().iter().any(|k| k.contains("/in/")));
+}
