@@ -139,18 +139,7 @@ fn serve(file: Option<PathBuf>, config: Config, telemetry: telemetry::Telemetry)
         sd_notify::stopping();
         readiness.set("started", false);
         shutdown.begin(reason);
-        let gateway_stops = async {
-            if let Some(gateway) = &gateway {
-                gateway.stop(stop_clock.now() + STOP_WITHIN).await;
-            }
-        };
-        let broker_stops = async {
-            if let Some(broker) = &broker {
-                broker.stop(STOP_WITHIN).await;
-            }
-        };
-        // together: devices of our own broker behind our own gateway go when the broker has told them
-        tokio::join!(gateway_stops, broker_stops);
+        stop(broker.as_ref(), gateway.as_ref(), &stop_clock).await;
         admin_shutdown.begin(reason);
         if let Some(admin) = admin {
             admin.finished().await;
@@ -162,6 +151,21 @@ fn serve(file: Option<PathBuf>, config: Config, telemetry: telemetry::Telemetry)
     }
     workers.stop();
     Ok(())
+}
+
+/// Both roles together: devices of our own broker behind our own gateway go when the broker has told them.
+async fn stop(broker: Option<&Broker>, gateway: Option<&Gateway>, clock: &Clock) {
+    let gateway_stops = async {
+        if let Some(gateway) = gateway {
+            gateway.stop(clock.now() + STOP_WITHIN).await;
+        }
+    };
+    let broker_stops = async {
+        if let Some(broker) = broker {
+            broker.stop(STOP_WITHIN).await;
+        }
+    };
+    tokio::join!(gateway_stops, broker_stops);
 }
 
 fn start_engine(config: &Config) -> Arc<dyn Engine> {
