@@ -237,7 +237,7 @@ fn the_metrics_of_a_process_with_both_roles_have_these_names() {
         let (name, labels) = series.split_once('{').unwrap_or((series, ""));
         let base =
             ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
-        let (_, keys) = described.get_mut(base).or_else(|| None).unwrap_or_else(|| panic!("no TYPE: {line}"));
+        let (_, keys) = described.get_mut(base).unwrap_or_else(|| panic!("no TYPE: {line}"));
         let mut rest = labels;
         while let Some((key, after)) = rest.split_once("=\"") {
             keys.insert(key.trim_start_matches(',').to_owned());

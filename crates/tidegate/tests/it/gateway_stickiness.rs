@@ -73,7 +73,8 @@ fn paho_through_the_gateway_keeps_its_session_at_its_mosquitto() {
         pump.subscribe("orders/#", 1);
         pump.disconnect();
         // Published at the very server that has the session, as a neighbour behind the gateway would.
-        let home = gateway.events("gateway_disconnected").pop().expect("an event")["server"].clone();
+        let ended = gateway.event("gateway_disconnected", |event| event["clientid"] == clientid.as_str());
+        let home = ended["server"].clone();
         let place = NAMES.iter().position(|name| home == *name).expect("one of them");
         crate::harness::mosquitto::publish(
             mosquittos[place].mqtt(),

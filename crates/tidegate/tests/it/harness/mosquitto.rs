@@ -48,14 +48,6 @@ impl Mosquitto {
         // "New client connected from 127.0.0.1:39000 as ID (p2, c1, k60)."
         self.process.err.count(&["New client connected", &format!(" as {clientid} (")])
     }
-
-    /// Waits until it has let that client in so often.
-    #[track_caller]
-    pub(crate) fn wait_for(&self, clientid: &str, times: usize) {
-        super::eventually(&format!("{clientid} at {}", self.address), || {
-            (self.connects_of(clientid) >= times).then_some(())
-        });
-    }
 }
 
 /// `mosquitto_sub` with these arguments after host and port, subscribed: its log says so.
