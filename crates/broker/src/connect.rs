@@ -453,7 +453,7 @@ impl Worker {
         self.refuse(id, reason, why);
         let owner = self.owner(id);
         self.shared.registry.release(&client_id, owner);
-        if let Some((by, _)) = waiter {
+        if let Some((by, _)) = waiter.map(|w| *w) {
             self.tell_released(by);
         }
     }
@@ -476,7 +476,7 @@ impl Worker {
             self.tell_released(by);
             return;
         };
-        conn.waiter = Some((by, new_peer));
+        conn.waiter = Some(Box::new((by, new_peer)));
         self.end(id, End::TakenOver);
     }
 
@@ -490,8 +490,8 @@ impl Worker {
     }
 
     pub(crate) fn tell_waiter(&mut self, id: ConnId) {
-        if let Some((by, _)) = self.conn_mut(id).and_then(|c| c.waiter.take()) {
-            self.tell_released(by);
+        if let Some(waiter) = self.conn_mut(id).and_then(|c| c.waiter.take()) {
+            self.tell_released(waiter.0);
         }
     }
 }

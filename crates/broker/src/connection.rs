@@ -26,15 +26,22 @@ pub(crate) struct ConnId {
     pub(crate) generation: u32,
 }
 
+/// What is known of a proxy before us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Via {
+    /// The address of the TCP connection.
+    pub(crate) address: SocketAddr,
+    /// From its PROXY v2 header.
+    pub(crate) unique_id: Option<Box<str>>,
+}
+
 /// Who connected, from where, through what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     /// The device's own address.
     pub(crate) peer: SocketAddr,
-    /// That of the TCP connection, where a proxy stands between.
-    pub(crate) via: Option<SocketAddr>,
-    /// From a PROXY v2 header.
-    pub(crate) unique_id: Option<Box<str>>,
+    /// The proxy that stands between, if one does.
+    pub(crate) via: Option<Box<Via>>,
     /// `tcp://address:port`.
     pub(crate) listener: Arc<str>,
     pub(crate) allow_anonymous: bool,
@@ -211,7 +218,7 @@ pub(crate) struct Conn {
     pub(crate) killed: bool,
     pub(crate) socket_open: bool,
     /// Who waits for us to let go.
-    pub(crate) waiter: Option<(Owner, SocketAddr)>,
+    pub(crate) waiter: Option<Box<(Owner, SocketAddr)>>,
     pub(crate) recv_msg: u64,
     pub(crate) send_msg: u64,
     pub(crate) recv_oct: u64,

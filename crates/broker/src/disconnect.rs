@@ -137,7 +137,7 @@ impl Worker {
         }
         if *end == End::TakenOver {
             self.metrics.takeovers.inc();
-            if let Some((_, new_peer)) = conn.waiter {
+            if let Some(new_peer) = conn.waiter.as_ref().map(|w| w.1) {
                 self.shared.events.emit(Event::SessionTakenOver {
                     clientid: Arc::clone(client_id),
                     old_peer: conn.origin.peer,

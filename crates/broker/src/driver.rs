@@ -29,7 +29,7 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
 use crate::config::ListenerConfig;
-use crate::connection::{ConnId, Origin};
+use crate::connection::{ConnId, Origin, Via};
 use crate::shared::Mail;
 use crate::worker::{Now, Worker};
 
@@ -157,7 +157,6 @@ pub(crate) async fn listen(local: Rc<Local>, listener: std::net::TcpListener, se
         let origin = Origin {
             peer,
             via: None,
-            unique_id: None,
             listener: Arc::clone(&serving.name),
             allow_anonymous: config.allow_anonymous,
         };
@@ -187,16 +186,27 @@ async fn behind_proxy(local: Rc<Local>, stream: TcpStream, mut origin: Origin, p
             return;
         }
     };
+    let unique_id = header.unique_id.map(readable);
     if header.command == Command::Proxy
         && let Some(source) = header.source
     {
-        origin.via = Some(origin.peer);
+        origin.via = Some(Box::new(Via { address: origin.peer, unique_id }));
         origin.peer = source;
     }
-    origin.unique_id = header
-        .unique_id
-        .map(|id| String::from_utf8(id).unwrap_or_else(|e| format!("{:02x?}", e.into_bytes())).into());
     local.serve(stream, origin, &first, permit);
+}
+
+/// An id as text: as it is where it is text, in hexadecimal where it is not.
+fn readable(id: Vec<u8>) -> Box<str> {
+    match String::from_utf8(id) {
+        Ok(text) if !text.chars().any(char::is_control) => text.into(),
+        Ok(text) => hex(text.as_bytes()),
+        Err(error) => hex(error.as_bytes()),
+    }
+}
+
+fn hex(bytes: &[u8]) -> Box<str> {
+    bytes.iter().map(|b| format!("{b:02x}")).collect::<String>().into()
 }
 
 /// Reads one connection, waits for its socket when it is full, closes it at the end.

@@ -11,7 +11,7 @@ use engine::{Pos, Shard, Write};
 use hashbrown::HashMap;
 use mqtt::{PacketId, QoS};
 
-use crate::connection::Origin;
+use crate::connection::{Origin, Via};
 use crate::message::{Message, NEVER};
 use crate::record::{self, Reader};
 use crate::router::SessionKey;
@@ -263,8 +263,8 @@ fn put_about(about: &About, origin: &Origin, out: &mut Vec<u8>) {
     };
     text(about.username.as_deref().map(str::to_owned), out);
     text(Some(origin.peer.to_string()), out);
-    text(origin.via.map(|v| v.to_string()), out);
-    text(origin.unique_id.as_deref().map(str::to_owned), out);
+    text(origin.via.as_ref().map(|v| v.address.to_string()), out);
+    text(origin.via.as_ref().and_then(|v| v.unique_id.as_deref()).map(str::to_owned), out);
     text(Some(origin.listener.to_string()), out);
     out.extend_from_slice(&[about.proto_ver, u8::from(about.clean_start)]);
     out.extend_from_slice(&about.keep_alive.to_be_bytes());
@@ -286,7 +286,8 @@ fn about(r: &mut Reader<'_>) -> Option<(About, Origin)> {
     let unique_id = text(r)?.map(String::into_boxed_str);
     let listener = Arc::from(text(r)??);
     // whether anonymous clients are let in is asked of the listener they come back to
-    let origin = Origin { peer, via, unique_id, listener, allow_anonymous: false };
+    let via = via.map(|address| Box::new(Via { address, unique_id }));
+    let origin = Origin { peer, via, listener, allow_anonymous: false };
     let about = About {
         username,
         proto_ver: r.u8()?,
@@ -392,8 +393,7 @@ mod tests {
             },
             origin: Box::new(Origin {
                 peer: ([127, 0, 0, 1], 9).into(),
-                via: None,
-                unique_id: Some("x".into()),
+                via: Some(Box::new(Via { address: ([127, 0, 0, 2], 8).into(), unique_id: Some("x".into()) })),
                 listener: "tcp://l".into(),
                 allow_anonymous: false,
             }),

@@ -131,7 +131,6 @@ impl World {
         let origin = Origin {
             peer: SocketAddr::from(([127, 0, 0, 1], port)),
             via: None,
-            unique_id: None,
             listener: "tcp://sim".into(),
             allow_anonymous: true,
         };
