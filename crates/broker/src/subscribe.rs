@@ -240,7 +240,7 @@ impl Worker {
                 continue;
             }
             // [MQTT-3.10.4-1]
-            let known = session.subscriptions.remove(&**filter).is_some();
+            let known = session.subscriptions.remove(filter).is_some();
             if let Some(backlog) = &mut session.backlog {
                 backlog.searches.retain(|s| *s.filter != **filter);
             }
