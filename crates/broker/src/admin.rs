@@ -6,13 +6,12 @@ use api::Answer;
 use api::broker::{BrokerAdmin, Client, ClientQuery, Subscription};
 use api::node::Node;
 use api::page::{Page, PageMeta, PageQuery};
-use engine::Op;
 use runtime::clock::rfc3339;
 
 use crate::connection::{Conn, ConnId, End, Origin};
 use crate::session_store::{About, Offline};
 use crate::start::Broker;
-use crate::worker::{Waiting, Worker};
+use crate::worker::Worker;
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 10_000;
@@ -98,10 +97,9 @@ impl BrokerAdmin for Broker {
                     return true;
                 }
             }
-            let Some(offline) = self.0.shared.store.take(&clientid) else { return false };
+            let Some(offline) = self.0.shared.store.take_to_remove(&clientid) else { return false };
             self.ask(0, move |w| {
-                w.forget_routes(&offline);
-                w.submit(Op::Put { writes: offline.removal() }, Waiting::Nobody("kick"));
+                w.remove_session(&offline);
             })
             .await
             .is_ok()

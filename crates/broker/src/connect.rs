@@ -15,7 +15,7 @@ use crate::record;
 use crate::registry::Owner;
 use crate::router::{Address, Receiver};
 use crate::session::{Cursor, InFlight, Resuming, Session, Windows};
-use crate::session_store::{self, About, Offline, SessionRecord, StoredFlight};
+use crate::session_store::{self, About, Offline, SessionRecord, StoredFlight, Taken};
 use crate::shared::Mail;
 use crate::worker::{Waiting, Worker};
 
@@ -118,25 +118,32 @@ impl Worker {
     pub(crate) fn released(&mut self, id: ConnId) {
         let Some(claiming) = self.claiming(id) else { return };
         let (client_id, clean_start) = (Arc::clone(&claiming.client_id), claiming.connect.clean_start);
-        let Some(mut stored) = self.shared.store.take(&client_id) else {
-            self.open_session(id, Vec::new());
-            return;
+        let owner = self.owner(id);
+        let first = usize::from(self.id) * self.tails().len();
+        let taken = self.shared.store.take(&client_id, owner, |stored| {
+            // from here on this worker answers for the positions the session still needs
+            for (shard, floor) in stored.floors.iter().enumerate() {
+                if let Some(cell) = self.shared.floors.get(first + shard) {
+                    cell.fetch_min(floor.0, std::sync::atomic::Ordering::AcqRel);
+                }
+            }
+        });
+        let mut stored = match taken {
+            Taken::Session(stored) => stored,
+            Taken::Nothing => {
+                self.open_session(id, Vec::new());
+                return;
+            }
+            Taken::Wait => return,
         };
         if clean_start {
             // [MQTT-3.1.2-4]: the old session ends here, and with it the wait of its will
             if let Some((_, will)) = stored.will.take() {
-                self.distribute(will.view(), None, None);
+                self.publish_will(&will);
             }
             self.forget_routes(&stored);
             self.open_session(id, stored.removal());
             return;
-        }
-        // from here on this worker answers for the positions the session still needs
-        let first = usize::from(self.id) * self.tails().len();
-        for (shard, floor) in stored.floors.iter().enumerate() {
-            if let Some(cell) = self.shared.floors.get(first + shard) {
-                cell.fetch_min(floor.0, std::sync::atomic::Ordering::AcqRel);
-            }
         }
         // back in time: the will is not sent [MQTT-3.1.3-9]
         stored.will = None;

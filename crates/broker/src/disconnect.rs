@@ -11,7 +11,7 @@ use mqtt::packet::{Disconnect, DisconnectProperties, Packet};
 use runtime::events::{Event, Text};
 
 use crate::connection::{Conn, ConnId, End, Leaving, Phase};
-use crate::message::NEVER;
+use crate::message::{Message, NEVER, View, expiry_of};
 use crate::record;
 use crate::session_store::{self, Due, Offline};
 use crate::worker::{Waiting, Worker};
@@ -187,7 +187,7 @@ impl Worker {
             }
             // the session ends now: a will delay does not outlive it [MQTT-3.1.3-9]
             if let Some(will) = will {
-                self.distribute(will.message.view(), None, None);
+                self.publish_will(&will.message);
             }
             if writes.is_empty() {
                 self.left(id);
@@ -241,7 +241,7 @@ impl Worker {
             leaving.offline = Some(Box::new(offline));
         }
         if let Some(will) = will.filter(|_| !waits) {
-            self.distribute(will.message.view(), None, None);
+            self.publish_will(&will.message);
         }
         self.submit(Op::Put { writes }, Waiting::Closed(id));
     }
@@ -291,17 +291,12 @@ impl Worker {
     pub(crate) fn housekeeping(&mut self, ticks: u64) {
         for due in self.shared.store.due(self.now.unix_ms, 10_000) {
             match due {
-                Due::Will(client_id, message) => {
-                    self.distribute(message.view(), None, None);
-                    let writes = vec![Write::delete(record::will_key(&client_id))];
-                    self.submit(Op::Put { writes }, Waiting::Nobody("will"));
-                }
+                Due::Will(client_id, message) => self.publish_owed_will(client_id, &message),
                 Due::Expired(offline) => {
                     self.shared
                         .events
                         .emit(Event::SessionExpired { clientid: Arc::clone(&offline.client_id) });
-                    self.forget_routes(&offline);
-                    self.submit(Op::Put { writes: offline.removal() }, Waiting::Nobody("expiry"));
+                    self.remove_session(&offline);
                 }
             }
         }
@@ -311,6 +306,27 @@ impl Worker {
         if ticks.is_multiple_of(60) {
             self.sweep_retained();
         }
+    }
+
+    /// Removes a session that nobody is connected for; its client id is held until that is done.
+    pub(crate) fn remove_session(&mut self, offline: &Offline) {
+        self.forget_routes(offline);
+        let client_id = Arc::clone(&offline.client_id);
+        self.submit(Op::Put { writes: offline.removal() }, Waiting::Removed(client_id));
+    }
+
+    /// Publishes a will. Its Message Expiry Interval begins now (3.1.3.2.4).
+    pub(crate) fn publish_will(&mut self, message: &Message) {
+        let publish = &message.publish;
+        let expires_at = expiry_of(publish, self.now.unix_ms);
+        self.distribute(View { publisher: message.publisher, expires_at, publish }, None, None);
+    }
+
+    /// Publishes a will whose connection is long gone, and forgets it; its client id is held until that is done.
+    pub(crate) fn publish_owed_will(&mut self, client_id: Arc<str>, message: &Message) {
+        self.publish_will(message);
+        let writes = vec![Write::delete(record::will_key(&client_id))];
+        self.submit(Op::Put { writes }, Waiting::Removed(client_id));
     }
 
     /// Tells of dropped messages once for a batch, never once a message.

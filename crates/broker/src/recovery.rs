@@ -113,8 +113,9 @@ impl ControlInbox {
 pub(crate) struct Recovered {
     /// The end of each shard: where the workers' tails begin.
     pub(crate) tails: Vec<Pos>,
-    /// Wills of clients that have no session to wait with: the process died before it could publish them.
-    pub(crate) wills: Vec<Arc<Message>>,
+    /// Wills of clients that have no session to wait with: the process died before it could publish them. Their client ids are
+    /// held until they are published and forgotten.
+    pub(crate) wills: Vec<(Arc<str>, Arc<Message>)>,
 }
 
 /// Reads everything; blocks until it is there.
@@ -147,7 +148,12 @@ pub(crate) fn recover(shared: &Arc<Shared>, unix_ms: u64) -> Result<Recovered, E
             .map(|(delay, message)| (unix_ms.saturating_add(u64::from(delay) * 1000), message));
         shared.store.insert(adopt(shared, offline));
     }
-    Ok(Recovered { tails, wills: wills.into_values().map(|(_, message)| message).collect() })
+    let wills: Vec<(Arc<str>, Arc<Message>)> =
+        wills.into_iter().map(|(client_id, (_, message))| (client_id.into(), message)).collect();
+    for (client_id, _) in &wills {
+        shared.store.hold(client_id);
+    }
+    Ok(Recovered { tails, wills })
 }
 
 /// Makes the routes of a session that waits.

@@ -14,6 +14,7 @@ use mqtt::{PacketId, QoS};
 use crate::connection::{Origin, Via};
 use crate::message::{Message, NEVER};
 use crate::record::{self, Reader};
+use crate::registry::Owner;
 use crate::router::SessionKey;
 use crate::session::{InFlight, Incoming, Session, Subscription};
 
@@ -89,6 +90,34 @@ struct Inner {
     by_client: HashMap<Arc<str>, Offline>,
     /// Expiries and will delays, earliest first.
     due: BTreeSet<(u64, Arc<str>)>,
+    /// Client ids whose records are being removed on behalf of nobody: how many writes are under way, and who waits for them.
+    held: HashMap<Arc<str>, (usize, Option<Owner>)>,
+}
+
+impl Inner {
+    fn hold(&mut self, client_id: &Arc<str>) {
+        self.held.entry(Arc::clone(client_id)).or_insert((0, None)).0 += 1;
+    }
+
+    fn remove(&mut self, client_id: &str) -> Option<Offline> {
+        let offline = self.by_client.remove(client_id)?;
+        self.due.remove(&(offline.expires_at, Arc::clone(&offline.client_id)));
+        if let Some((at, _)) = &offline.will {
+            let entry = (*at, Arc::clone(&offline.client_id));
+            self.due.remove(&entry);
+        }
+        Some(offline)
+    }
+}
+
+/// What a client that comes finds.
+pub(crate) enum Taken {
+    /// Its session: from now on it is the caller's.
+    Session(Offline),
+    /// None.
+    Nothing,
+    /// Records of its client id are still being removed, by another worker perhaps: the caller will be told.
+    Wait,
 }
 
 /// The index of offline sessions of this process.
@@ -116,19 +145,46 @@ impl SessionStore {
         inner.by_client.insert(id, offline);
     }
 
-    /// The client is back, or its session is to be removed: from now on it is the caller's.
-    pub(crate) fn take(&self, client_id: &str) -> Option<Offline> {
+    /// The client is back. `seen` is given its session before anybody can find that it is no longer here.
+    pub(crate) fn take(&self, client_id: &str, who: Owner, seen: impl FnOnce(&Offline)) -> Taken {
         let mut inner = self.lock();
-        let offline = inner.by_client.remove(client_id)?;
-        inner.due.remove(&(offline.expires_at, Arc::clone(&offline.client_id)));
-        if let Some((at, _)) = &offline.will {
-            let entry = (*at, Arc::clone(&offline.client_id));
-            inner.due.remove(&entry);
+        if let Some((_, waiter)) = inner.held.get_mut(client_id) {
+            // one at most: whoever claims the id after it waits for it in turn
+            *waiter = Some(who);
+            return Taken::Wait;
         }
+        if let Some(offline) = inner.by_client.get(client_id) {
+            seen(offline);
+        }
+        inner.remove(client_id).map_or(Taken::Nothing, Taken::Session)
+    }
+
+    /// The session is to be removed: its client id is held until [`Self::release`].
+    pub(crate) fn take_to_remove(&self, client_id: &str) -> Option<Offline> {
+        let mut inner = self.lock();
+        let offline = inner.remove(client_id)?;
+        inner.hold(&offline.client_id);
         Some(offline)
     }
 
-    /// Everything that is due at `unix_ms`, at most `limit`.
+    /// No client gets this id until a write that removes its records has been [released](Self::release): a late removal would
+    /// take the records of the next session.
+    pub(crate) fn hold(&self, client_id: &Arc<str>) {
+        self.lock().hold(client_id);
+    }
+
+    /// Such a write is done: who waited for the last one of the id.
+    pub(crate) fn release(&self, client_id: &str) -> Option<Owner> {
+        let mut inner = self.lock();
+        let (writes, _) = inner.held.get_mut(client_id)?;
+        *writes -= 1;
+        if *writes > 0 {
+            return None;
+        }
+        inner.held.remove(client_id).and_then(|(_, waiter)| waiter)
+    }
+
+    /// Everything that is due at `unix_ms`, at most `limit`. Each one's client id is held until [`Self::release`].
     pub(crate) fn due(&self, unix_ms: u64, limit: usize) -> Vec<Due> {
         let mut inner = self.lock();
         let mut out = Vec::new();
@@ -155,6 +211,12 @@ impl SessionStore {
                     inner.due.remove(&(offline.expires_at, Arc::clone(&id)));
                 }
                 out.push(Due::Expired(offline));
+            }
+        }
+        for due in &out {
+            match due {
+                Due::Will(client_id, _) => inner.hold(client_id),
+                Due::Expired(offline) => inner.hold(&offline.client_id),
             }
         }
         out
@@ -410,6 +472,20 @@ mod tests {
         }
     }
 
+    /// Nobody gets a client id while its records are being removed; the last of those who wait is told.
+    #[test]
+    fn a_client_id_is_held_until_its_records_are_gone() {
+        let store = SessionStore::new();
+        let [first, second] = [1, 2].map(|slot| Owner { worker: 0, slot, generation: 1 });
+        store.insert(offline("a", 100, Some(50)));
+        assert_eq!(store.due(200, 10).len(), 2);
+        assert!(matches!(store.take("a", first, |_| ()), Taken::Wait));
+        assert_eq!(store.release("a"), None);
+        assert!(matches!(store.take("a", second, |_| ()), Taken::Wait));
+        assert_eq!(store.release("a"), Some(second));
+        assert!(matches!(store.take("a", second, |_| ()), Taken::Nothing));
+    }
+
     /// [MQTT-3.1.2-23]
     #[test]
     fn a_session_expires_at_its_time_and_not_before() {
@@ -436,8 +512,9 @@ mod tests {
     fn a_session_that_was_taken_is_never_due() {
         let store = SessionStore::new();
         store.insert(offline("a", 1000, Some(500)));
-        assert!(store.take("a").is_some());
-        assert!(store.take("a").is_none());
+        let who = Owner { worker: 0, slot: 0, generation: 0 };
+        assert!(matches!(store.take("a", who, |_| ()), Taken::Session(_)));
+        assert!(matches!(store.take("a", who, |_| ()), Taken::Nothing));
         assert!(store.due(NEVER - 1, 10).is_empty());
     }
 

@@ -114,7 +114,11 @@ impl Shared {
     /// The position before which no session needs the log of `shard`.
     pub(crate) fn log_floor(&self, shard: usize) -> Pos {
         let shards = usize::from(self.guarantees.shards);
-        let online = self.floors.iter().skip(shard).step_by(shards).map(|f| f.load(Ordering::Acquire)).min();
-        Pos(online.unwrap_or(u64::MAX).min(self.store.floor(shard).0))
+        let online =
+            || self.floors.iter().skip(shard).step_by(shards).map(|f| f.load(Ordering::Acquire)).min();
+        // a session that comes or goes meanwhile is seen on the one side or on the other
+        let before = online().unwrap_or(u64::MAX);
+        let offline = self.store.floor(shard).0;
+        Pos(before.min(offline).min(online().unwrap_or(u64::MAX)))
     }
 }

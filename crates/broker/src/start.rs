@@ -128,9 +128,9 @@ impl Broker {
             });
         }
         let broker = Self(Arc::new(Inner { shared, context, listeners: Mutex::new(BTreeMap::new()) }));
-        for message in recovered.wills {
+        for (client_id, message) in recovered.wills {
             let mail = Mail::Ask(Box::new(move |worker: &mut Worker| {
-                worker.distribute(message.view(), None, None);
+                worker.publish_owed_will(client_id, &message);
             }));
             // bounded by the wills that were stored
             let _ = broker.0.shared.mailboxes[0].force(mail);

@@ -3,3 +3,4 @@
 mod failure;
 mod life;
 mod rig;
+mod will;

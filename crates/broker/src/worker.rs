@@ -62,6 +62,8 @@ pub(crate) enum Waiting {
     Retained(ConnId, Vec<RetainedFor>),
     /// Frames for a session that catches up.
     Replay(ConnId, Shard),
+    /// The removal of records of a client id that nobody has: it is free then.
+    Removed(Arc<str>),
     /// Nobody waits; only errors matter.
     Nobody(&'static str),
 }
@@ -784,6 +786,11 @@ impl Worker {
             Waiting::Unsubscribed(id, packet_id, reasons) => self.unsubscribed(id, packet_id, reasons),
             Waiting::Retained(id, wanted) => self.send_retained(id, wanted),
             Waiting::Replay(id, shard) => self.replayed(id, shard, result),
+            Waiting::Removed(client_id) => {
+                if let Some(owner) = self.shared.store.release(&client_id) {
+                    self.tell_released(owner);
+                }
+            }
             Waiting::Nobody(_) => {}
         }
     }

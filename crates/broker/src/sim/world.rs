@@ -410,9 +410,9 @@ fn start(clock: &Clock, engine: &Arc<SimEngine>, workers: usize, config: &Broker
         let id = u16::try_from(index).unwrap();
         out.push(Worker::new(id, Arc::clone(&shared), port, recovered.tails.clone(), now));
     }
-    for message in recovered.wills {
+    for (client_id, message) in recovered.wills {
         let mail = Mail::Ask(Box::new(move |worker: &mut Worker| {
-            worker.distribute(message.view(), None, None);
+            worker.publish_owed_will(client_id, &message);
         }));
         let _ = shared.mailboxes[0].force(mail);
     }

@@ -176,3 +176,23 @@ fn a_session_resumed_for_the_last_time_keeps_the_order_of_qos_2() {
     publisher.ask(&mut w, Packet::Pubrel(ack(2)));
     assert_eq!(sub.payloads(&mut w), ["1", "2"]);
 }
+
+/// The records of a session that expired are gone before its client id has a new session: a late removal would take the new one's
+/// [MQTT-3.1.2-23].
+#[test]
+fn a_session_that_expires_takes_nothing_of_the_next_one() {
+    let mut w = world(2);
+    let (c, _) = Peer::connect(&mut w, 1, connect("c", false, 5));
+    c.subscribe(&mut w, "a", QoS::AtLeastOnce);
+    c.cut(&mut w);
+    w.pause(0, true);
+    w.advance(seconds(8));
+    let c = Peer::begin(&mut w, 1, connect("c", false, NEVER));
+    w.run();
+    assert_eq!(c.read(&mut w), [], "the removal is under way");
+    w.pause(0, false);
+    w.run();
+    assert!(matches!(c.read(&mut w).as_slice(), [Packet::Connack(c)] if !c.session_present));
+    c.subscribe(&mut w, "a", QoS::AtLeastOnce);
+    assert_eq!(w.keys().len(), 2, "{:?}", w.keys());
+}
