@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout, reason = "a command line tool answers on standard output")]
 
+mod bench;
 mod clauses;
 mod command;
 mod test;
@@ -21,7 +22,11 @@ cargo xtask test [--only STEP]... [--skip STEP]... [--keep-going] [--list]
 cargo xtask tidy
     Check the habits that no compiler checks: layers, names, lengths, notes, clause ids.
 cargo xtask clauses [--untested]
-    List the MQTT clauses cited in code and in tests.";
+    List the MQTT clauses cited in code and in tests.
+cargo xtask bench [broker|gateway|sticky|all]... [--reps 3] [--secs 2] [--row NAME]... [--write]
+                  [--tools FOLDER] [--binary FILE]
+    Measure our release binary beside its peers, in turns and on pinned cores; --write puts the tables into
+    docs/BENCHMARKS.md. The instruments' sources are in FOLDER, $TIDEGATE_TOOLS or ../shared/tools.";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -41,6 +46,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
     match verb.as_str() {
         "test" => test::run(&Workspace::open()?, rest),
         "tidy" if rest.is_empty() => tidy::run(&Workspace::open()?),
+        "bench" => bench::run(&Workspace::open()?, rest),
         "clauses" => clauses::run(&Workspace::open()?, rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");

@@ -1,0 +1,231 @@
+//! `cargo xtask bench`: our release binary beside its peers, in turns, on pinned cores.
+//!
+//! What is trusted is CPU seconds per unit of work and the ratio of two numbers of the same turn; wall-clock rates of
+//! a shared machine are not. The instruments (load generators, a null broker, a bare relay) are built from sources
+//! that live outside the workspace; the peers are the system's own packages. Must not know how a broker or a balancer
+//! works: it starts programs, asks an instrument, and does sums.
+
+mod broker;
+mod figures;
+mod gateway;
+mod idle;
+mod machine;
+mod process;
+mod report;
+mod sticky;
+mod tools;
+
+use std::path::PathBuf;
+
+use crate::workspace::Workspace;
+use figures::{Measured, Row, Table};
+use tools::Bench;
+
+/// Runs of a latency row in each turn; the best of them counts.
+const LATENCY_TRIES: usize = 3;
+
+/// The part of the question that is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Suite {
+    Broker,
+    Gateway,
+    Sticky,
+}
+
+impl Suite {
+    const ALL: [Self; 3] = [Self::Broker, Self::Gateway, Self::Sticky];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Broker => "broker",
+            Self::Gateway => "gateway",
+            Self::Sticky => "sticky",
+        }
+    }
+}
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq)]
+struct Wishes {
+    suites: Vec<Suite>,
+    /// Turns: each runs every row with every contestant once.
+    reps: usize,
+    /// How long a run generates load, in seconds.
+    secs: f64,
+    /// Rows by name; empty: all.
+    rows: Vec<String>,
+    /// Where the sources of the instruments are.
+    tools: Option<PathBuf>,
+    /// A binary to measure in place of a fresh release build.
+    binary: Option<PathBuf>,
+    /// Whether docs/BENCHMARKS.md gets the tables.
+    write: bool,
+}
+
+impl Default for Wishes {
+    fn default() -> Self {
+        Self {
+            suites: Suite::ALL.to_vec(),
+            reps: 3,
+            secs: 2.0,
+            rows: Vec::new(),
+            tools: None,
+            binary: None,
+            write: false,
+        }
+    }
+}
+
+impl Wishes {
+    fn wants(&self, row: &str) -> bool {
+        self.rows.is_empty() || self.rows.iter().any(|wanted| wanted == row)
+    }
+}
+
+/// Measures, prints, and writes if asked to. An error if nothing could be measured; a row that we lose is a result.
+pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<(), String> {
+    let wishes = parse(arguments)?;
+    if wishes.write && !wishes.rows.is_empty() {
+        return Err("--write takes whole tables; leave out --row".to_owned());
+    }
+    machine::require_two_cores()?;
+    machine::require_open_files()?;
+    let bench = Bench::prepare(workspace, wishes.tools.as_deref(), wishes.binary.as_deref())?;
+    let before = machine::Facts::gather(workspace, &bench)?;
+    println!("{}", before.line());
+    for &suite in &wishes.suites {
+        let text = match suite {
+            Suite::Broker => broker::measure(&bench, &wishes).markdown(),
+            Suite::Gateway => gateway::measure(&bench, &wishes).markdown(),
+            Suite::Sticky => sticky::measure(&bench)?,
+        };
+        println!("\n{text}");
+        if wishes.write {
+            let facts = machine::Facts::gather(workspace, &bench)?.since(&before);
+            report::write(workspace, suite.name(), &facts, &text)?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs every wanted row with every contestant, in turns, so that what else the machine does meets all of them alike.
+///
+/// `one` runs a row (by its place in `rows`) with a contestant (by its place in the table); `None`: it cannot do that.
+fn in_turns(
+    table: &mut Table,
+    rows: &[Row],
+    wishes: &Wishes,
+    mut one: impl FnMut(usize, usize) -> Option<Result<Measured, String>>,
+) {
+    let wanted: Vec<usize> = (0..rows.len()).filter(|&at| wishes.wants(rows[at].name)).collect();
+    table.rows = wanted.iter().map(|&at| rows[at].clone()).collect();
+    for turn in 1..=wishes.reps {
+        for (place, &row) in wanted.iter().enumerate() {
+            for contestant in 0..table.contestants.len() {
+                let Some(result) = one(row, contestant) else { continue };
+                let (name, what) = (&table.contestants[contestant].name, rows[row].name);
+                match &result {
+                    Ok(measured) => println!("turn {turn}: {what}, {name}: {measured} {}", rows[row].unit),
+                    Err(reason) => println!("turn {turn}: {what}, {name}: failed: {reason}"),
+                }
+                table.record(place, contestant, result);
+            }
+        }
+    }
+}
+
+fn parse(arguments: &[String]) -> Result<Wishes, String> {
+    let mut wishes = Wishes::default();
+    let mut suites = Vec::new();
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
+        match argument.as_str() {
+            "all" => suites.extend(Suite::ALL),
+            "--reps" => wishes.reps = number(argument, value()?, 1.0..=100.0)? as usize,
+            "--secs" => wishes.secs = number(argument, value()?, 0.5..=60.0)?,
+            "--row" => wishes.rows.push(value()?.clone()),
+            "--tools" => wishes.tools = Some(value()?.into()),
+            "--binary" => wishes.binary = Some(value()?.into()),
+            "--write" => wishes.write = true,
+            word => match Suite::ALL.into_iter().find(|suite| suite.name() == word) {
+                Some(suite) => suites.push(suite),
+                None => {
+                    return Err(format!(
+                        "{word:?} is neither a suite (broker, gateway, sticky, all) nor an option"
+                    ));
+                }
+            },
+        }
+    }
+    if !suites.is_empty() {
+        wishes.suites = Suite::ALL.into_iter().filter(|suite| suites.contains(suite)).collect();
+    }
+    Ok(wishes)
+}
+
+fn number(name: &str, text: &str, range: std::ops::RangeInclusive<f64>) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|value| range.contains(value))
+        .ok_or_else(|| format!("{name} {text:?}: a number from {} to {}", range.start(), range.end()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wishes(line: &str) -> Result<Wishes, String> {
+        parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn without_a_word_everything_is_measured_three_times() {
+        let all = wishes("").unwrap();
+        assert_eq!((all.suites.as_slice(), all.reps, all.write), (Suite::ALL.as_slice(), 3, false));
+        assert_eq!(wishes("all").unwrap(), all);
+    }
+
+    #[test]
+    fn suites_keep_their_order_and_are_not_run_twice() {
+        assert_eq!(wishes("sticky broker broker").unwrap().suites, [Suite::Broker, Suite::Sticky]);
+    }
+
+    #[test]
+    fn options_are_read() {
+        let read = wishes("gateway --reps 5 --secs 1.5 --row storm --tools t --binary b --write").unwrap();
+        let expected = Wishes {
+            suites: vec![Suite::Gateway],
+            reps: 5,
+            secs: 1.5,
+            rows: vec!["storm".to_owned()],
+            tools: Some("t".into()),
+            binary: Some("b".into()),
+            write: true,
+        };
+        assert_eq!(read, expected);
+        assert!(read.wants("storm") && !read.wants("bulk"));
+    }
+
+    #[test]
+    fn what_is_no_option_is_refused_with_what_is() {
+        assert!(wishes("brokers").unwrap_err().contains("broker, gateway, sticky, all"));
+        assert_eq!(wishes("--reps 0").unwrap_err(), "--reps \"0\": a number from 1 to 100");
+        assert_eq!(wishes("--secs").unwrap_err(), "--secs needs a value");
+    }
+
+    #[test]
+    fn every_row_meets_every_contestant_in_every_turn() {
+        let rows = [Row::new("a", "first", "s"), Row::new("b", "second", "s"), Row::new("c", "third", "s")];
+        let mut table = Table::new("t", vec![figures::ours("x"), figures::peer("y")]);
+        let wishes = Wishes { reps: 2, rows: vec!["c".into(), "a".into()], ..Wishes::default() };
+        let mut order = Vec::new();
+        in_turns(&mut table, &rows, &wishes, |row, contestant| {
+            order.push((row, contestant));
+            (contestant == 0).then(|| Ok(Measured::of(1.0)))
+        });
+        assert_eq!(order, [(0, 0), (0, 1), (2, 0), (2, 1)].repeat(2));
+        assert_eq!(table.rows.iter().map(|row| row.name).collect::<Vec<_>>(), ["a", "c"]);
+        assert_eq!(table.rows[1].runs[0].len(), 2);
+    }
+}
