@@ -256,3 +256,16 @@ fn the_metrics_of_a_process_with_both_roles_have_these_names() {
     }
     insta::assert_snapshot!("metrics", lines.join("\n"));
 }
+
+#[test]
+fn ctl_follows_events_and_takes_the_apis_address_from_the_environment() {
+    let broker = Tidegate::broker("node1");
+    let mut command = crate::harness::server::tidegate(&["ctl", "events", "list", "--follow"]);
+    command.env("TIDEGATE_API", format!("http://{}", broker.api()));
+    let mut following = crate::harness::Process::start("tidegate ctl", &mut command);
+    following.out.line_with(&["listener_started"]);
+    Device::connect(broker.mqtt(), &device::connect(Version::V5, "newcomer")).goodbye();
+    following.out.line_with(&["client_disconnected", "newcomer"]);
+    following.signal(rustix::process::Signal::INT);
+    following.end();
+}

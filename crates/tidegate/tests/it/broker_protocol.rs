@@ -167,6 +167,12 @@ const BROKEN: &[(&str, &[u8], ReasonCode, &str)] = &[
         "MQTT-3.1.0-2",
     ),
     ("a length of five bytes", b"\x30\xff\xff\xff\xff\x01", ReasonCode::MalformedPacket, "1.5.5"),
+    (
+        "an alias where none is allowed",
+        b"\x30\x08\x00\x01a\x03\x23\x00\x01x",
+        ReasonCode::TopicAliasInvalid,
+        "MQTT-3.3.2-9",
+    ),
     ("a PINGRESP from a client", b"\xd0\x00", ReasonCode::ProtocolError, ""),
 ];
 
@@ -270,5 +276,23 @@ fn a_closed_listener_lets_no_anonymous_client_in() {
         stranger.expect_end();
         let event = broker.event("client_refused", |event| event["peer"] == peer);
         assert_eq!(event["reason"], "not_authorized");
+    }
+}
+
+#[test]
+fn a_filter_that_is_none_is_refused_in_suback_and_the_others_are_granted() {
+    let broker = Tidegate::broker("node1");
+    for (version, refused) in
+        [(Version::V5, ReasonCode::TopicFilterInvalid), (Version::V311, ReasonCode::UnspecifiedError)]
+    {
+        let mut device = Device::connect(broker.mqtt(), &device::connect(version, "device"));
+        // [MQTT-4.7.1-1], [MQTT-4.7.1-2]
+        for filter in ["a/#/b", "a#", "+a/b", "a/b+"] {
+            let suback = device.subscribe_with(filter, SubscriptionOptions::default(), None);
+            assert_eq!(suback.reasons, [refused], "{filter}");
+        }
+        device.subscribe("a/+/#", QoS::AtLeastOnce);
+        assert_eq!(broker.client("device").expect("connected").subscriptions_cnt, 1);
+        device.goodbye();
     }
 }

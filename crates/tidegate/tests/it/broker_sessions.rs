@@ -331,3 +331,71 @@ fn without_clean_stop_of_a_client_nothing_waits_for_it_longer_than_its_keep_aliv
     let event = broker.event("client_disconnected", |event| event["clientid"] == "silent");
     assert_eq!(event["reason"], "keep_alive_timeout");
 }
+
+#[test]
+fn a_message_of_qos_2_that_is_sent_twice_arrives_once() {
+    let broker = Tidegate::broker("node1");
+    let mut receiver = Device::connect(broker.mqtt(), &device::connect(Version::V5, "receiver"));
+    receiver.subscribe("orders", QoS::ExactlyOnce);
+    let mut sender = Device::connect(broker.mqtt(), &keeping("sender", 3600));
+    let id = mqtt::PacketId::new(7).expect("not zero");
+    let publish = mqtt::packet::Publish {
+        packet_id: Some(id),
+        ..device::message("orders", "pay 100", QoS::ExactlyOnce)
+    };
+    sender.send(&Packet::Publish(publish.clone()));
+    assert!(matches!(sender.receive(), Packet::Pubrec(_)));
+    // The answer was lost with the connection; the session remembers the packet [MQTT-4.3.3-10].
+    drop(sender);
+    broker.client_when("sender", |client| !client.connected);
+    let mut sender = Device::connect(broker.mqtt(), &keeping("sender", 3600));
+    for _ in 0..2 {
+        sender.send(&Packet::Publish(mqtt::packet::Publish { dup: true, ..publish.clone() }));
+        assert!(matches!(sender.receive(), Packet::Pubrec(_)));
+    }
+    sender.send(&Packet::Pubrel(device::ack(id)));
+    assert!(matches!(sender.receive(), Packet::Pubcomp(_)));
+    assert_eq!(device::payload(&receiver.message()), "pay 100");
+    receiver.nothing_more();
+    // After PUBCOMP the same id is a new message [MQTT-4.3.3-12].
+    sender.send(&Packet::Publish(publish));
+    assert!(matches!(sender.receive(), Packet::Pubrec(_)));
+    sender.send(&Packet::Pubrel(device::ack(id)));
+    assert!(matches!(sender.receive(), Packet::Pubcomp(_)));
+    assert_eq!(device::payload(&receiver.message()), "pay 100");
+}
+
+#[test]
+fn what_was_unsubscribed_does_not_come_any_more() {
+    let broker = Tidegate::broker("node1");
+    let mut receiver = Paho::connected(broker.mqtt(), "receiver", 5);
+    receiver.subscribe("a/#", 1);
+    receiver.subscribe("b", 1);
+    receiver.unsubscribe("a/#");
+    let mut sender = Paho::connected(broker.mqtt(), "sender", 4);
+    sender.publish("a/1", "not this", 1, &json!({}));
+    sender.publish("b", "but this", 1, &json!({}));
+    assert_eq!(receiver.message().payload, "but this");
+    assert_eq!(broker.client("receiver").expect("connected").subscriptions_cnt, 1);
+}
+
+#[test]
+fn the_will_of_a_taken_over_connection_is_sent_unless_it_waits() {
+    let broker = Tidegate::broker("node1");
+    let mut watcher = Device::connect(broker.mqtt(), &device::connect(Version::V5, "watcher"));
+    watcher.subscribe("state/#", QoS::AtLeastOnce);
+    for (clientid, delay) in [("waits", Some(60)), ("at-once", None)] {
+        let will = mqtt::packet::Will {
+            delay_interval: delay,
+            ..device::will(&format!("state/{clientid}"), "lost")
+        };
+        let connect = mqtt::packet::Connect { will: Some(will), ..keeping(clientid, 3600) };
+        let first = Device::connect(broker.mqtt(), &connect);
+        let second = Device::connect(broker.mqtt(), &keeping(clientid, 3600));
+        first.expect_disconnect(ReasonCode::SessionTakenOver);
+        second.goodbye();
+    }
+    // The old connection ended without a good-bye [MQTT-3.1.2-8]; a delay ends with the new one [MQTT-3.1.3-9].
+    assert_eq!(watcher.message().topic, "state/at-once");
+    watcher.nothing_more();
+}

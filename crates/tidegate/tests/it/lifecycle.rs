@@ -120,6 +120,7 @@ fn a_socket_that_the_service_manager_holds_is_taken_over() {
     let process = crate::harness::Process::start_with("tidegate by sh", command.stdin(passed));
     let mut broker = site.adopt(process);
     assert!(matches!(early.receive(), mqtt::packet::Packet::Connack(_)));
+    early.goodbye();
     Device::connect(broker.mqtt(), &device::connect(Version::V5, "late")).goodbye();
     assert!(broker.terminate().success());
     // Between two processes nobody is turned away: the manager's socket listens on.

@@ -12,6 +12,8 @@ mod gateway_arrival;
 mod gateway_balance;
 mod gateway_stickiness;
 mod harness;
+mod hostile_peers;
+mod interoperation;
 mod lifecycle;
 mod publish_and_subscribe;
 mod reload;

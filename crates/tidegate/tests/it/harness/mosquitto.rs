@@ -1,6 +1,5 @@
 //! Mosquitto: the broker of another make, and its two clients.
 
-use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 
@@ -26,11 +25,17 @@ impl Mosquitto {
     /// The same on an address that was used before.
     #[track_caller]
     pub(crate) fn start_at(address: Ipv4Addr) -> Self {
+        Self::start_with(address, "")
+    }
+
+    /// The same with further lines in its file.
+    #[track_caller]
+    pub(crate) fn start_with(address: Ipv4Addr, more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = folder.path().join("mosquitto.conf");
-        let mut lines =
-            format!("listener 1883 {address}\nallow_anonymous true\nlog_dest stderr\nlog_type all\n");
-        let _ = writeln!(lines, "set_tcp_nodelay true");
+        let lines = format!(
+            "listener 1883 {address}\nallow_anonymous true\nlog_dest stderr\nlog_type all\nset_tcp_nodelay true\n{more}"
+        );
         std::fs::write(&file, lines).expect("the file is written");
         let process =
             Process::start(&format!("mosquitto {address}"), Command::new("mosquitto").arg("-c").arg(&file));

@@ -71,6 +71,13 @@ impl Paho {
         self.wait("subscribed")["reasons"][0].as_u64().expect("a reason")
     }
 
+    /// Gives a filter back and waits for the answer.
+    #[track_caller]
+    pub(crate) fn unsubscribe(&mut self, filter: &str) {
+        self.tell(&json!({"do": "unsubscribe", "filter": filter}));
+        self.wait("unsubscribed");
+    }
+
     /// Publishes and waits until it is acknowledged.
     #[track_caller]
     pub(crate) fn publish(&mut self, topic: &str, payload: &str, qos: u8, options: &Value) {

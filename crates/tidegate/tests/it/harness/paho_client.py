@@ -74,6 +74,7 @@ client.on_disconnect = on_disconnect
 client.on_message = on_message
 client.on_subscribe = lambda _c, _d, _m, reasons, _p: tell("subscribed", reasons=[number(r) for r in reasons])
 client.on_publish = lambda _c, _d, _m, reason, _p: tell("published", reason=number(reason))
+client.on_unsubscribe = lambda _c, _d, _m, _r, _p: tell("unsubscribed")
 tell("ready")
 
 for line in sys.stdin:
@@ -96,6 +97,8 @@ for line in sys.stdin:
     elif act == "subscribe":
         properties = made(PacketTypes.SUBSCRIBE, command.get("properties"))
         client.subscribe(command["filter"], command["qos"], properties=properties)
+    elif act == "unsubscribe":
+        client.unsubscribe(command["filter"])
     elif act == "publish":
         properties = made(PacketTypes.PUBLISH, command.get("properties"))
         retain = command.get("retain", False)

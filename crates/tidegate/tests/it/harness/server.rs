@@ -72,6 +72,12 @@ impl Site {
         self.folder.path().join("tidegate.toml")
     }
 
+    /// Sections of the test's own.
+    pub(crate) fn sections(mut self, sections: &str) -> Self {
+        self.sections.push_str(sections);
+        self
+    }
+
     /// A broker, with further lines for its section and for its listener.
     pub(crate) fn broker(mut self, section: &str, listener: &str) -> Self {
         let bind = self.mqtt();
