@@ -1,6 +1,7 @@
 //! The journey of a SUBSCRIBE: judge each filter, write a durable session's subscriptions, make the routes, answer, then send
 //! what is retained.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 
 use engine::{EngineError, Op, Pos, Write};
@@ -18,7 +19,7 @@ use crate::record;
 use crate::router;
 use crate::session::{Search, Subscription};
 use crate::session_store;
-use crate::worker::{Waiting, Worker};
+use crate::worker::{Waiting, Worker, reason_of};
 
 /// The answer to a SUBSCRIBE that waits until its subscriptions are written.
 pub(crate) struct Granted {
@@ -52,22 +53,30 @@ impl Worker {
         let Some(session) = conn.session.as_ref() else { return };
         let mut granted = Granted { packet_id: subscribe.packet_id, reasons: Vec::new(), wanted: Vec::new() };
         let mut count = session.subscriptions.len();
+        // places in `wanted`: a packet has room for a quarter of a million filters
+        let mut places: HashMap<&str, usize> = HashMap::new();
         for wanted in &subscribe.filters {
             let reason = match judge(&wanted.filter, max_levels) {
                 Err(reason) => reason,
                 Ok(()) => {
-                    let new = session.subscriptions.get(&wanted.filter).is_none()
-                        && !granted.wanted.iter().any(|w| *w.filter == *wanted.filter);
-                    count += usize::from(new);
-                    if new && count > max_subscriptions {
+                    let place = places.get(&*wanted.filter).copied();
+                    let new = place.is_none() && session.subscriptions.get(&wanted.filter).is_none();
+                    if new && count >= max_subscriptions {
                         ReasonCode::QuotaExceeded
                     } else {
-                        granted.wanted.retain(|w| *w.filter != *wanted.filter);
-                        granted.wanted.push(Wanted {
-                            filter: wanted.filter.as_ref().into(),
-                            options: wanted.options,
-                            identifier: subscribe.subscription_identifier.unwrap_or(0),
-                        });
+                        count += usize::from(new);
+                        match place.and_then(|place| granted.wanted.get_mut(place)) {
+                            // named twice: the later one replaces the earlier
+                            Some(earlier) => earlier.options = wanted.options,
+                            None => {
+                                places.insert(&wanted.filter, granted.wanted.len());
+                                granted.wanted.push(Wanted {
+                                    filter: wanted.filter.as_ref().into(),
+                                    options: wanted.options,
+                                    identifier: subscribe.subscription_identifier.unwrap_or(0),
+                                });
+                            }
+                        }
                         granted_qos(wanted.options.qos)
                     }
                 }
@@ -109,9 +118,9 @@ impl Worker {
     pub(crate) fn subscribed(&mut self, id: ConnId, mut granted: Granted, error: Option<EngineError>) {
         let starts = self.starts(id);
         let Some(receiver) = self.receiver(id) else { return };
-        if error.is_some() {
+        if let Some(error) = error {
             for reason in granted.reasons.iter_mut().filter(|r| !r.is_error()) {
-                *reason = ReasonCode::ImplementationSpecificError;
+                *reason = reason_of(error);
             }
             granted.wanted.clear();
         }
@@ -176,17 +185,18 @@ impl Worker {
     /// Begins to send the retained messages that new subscriptions match.
     pub(crate) fn send_retained(&mut self, id: ConnId, wanted: Vec<RetainedFor>) {
         let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
-        for wanted in wanted {
-            // one search for each filter: a SUBSCRIBE that is repeated begins it anew
-            let searches = &mut session.backlog().searches;
-            searches.retain(|s| s.filter != wanted.filter);
-            searches.push_back(Search {
-                filter: wanted.filter,
-                qos: wanted.qos,
-                identifier: wanted.identifier,
-                resume: None,
-            });
+        // one search for each filter: a SUBSCRIBE that is repeated begins it anew
+        let searches = &mut session.backlog().searches;
+        if !searches.is_empty() {
+            let again: HashSet<&str> = wanted.iter().map(|w| &*w.filter).collect();
+            searches.retain(|s| !again.contains(&*s.filter));
         }
+        searches.extend(wanted.into_iter().map(|wanted| Search {
+            filter: wanted.filter,
+            qos: wanted.qos,
+            identifier: wanted.identifier,
+            resume: None,
+        }));
         self.pump(id);
     }
 
@@ -241,14 +251,17 @@ impl Worker {
             }
             // [MQTT-3.10.4-1]
             let known = session.subscriptions.remove(filter).is_some();
-            if let Some(backlog) = &mut session.backlog {
-                backlog.searches.retain(|s| *s.filter != **filter);
-            }
             if known {
                 router.router.unsubscribe(filter, session.key);
                 writes.push(Write::delete(record::subscription_key(&session.client_id, filter)));
             }
             reasons.push(if known { ReasonCode::Success } else { ReasonCode::NoSubscriptionExisted });
+        }
+        if let Some(backlog) = &mut session.backlog
+            && !backlog.searches.is_empty()
+        {
+            let ended: HashSet<&str> = unsubscribe.filters.iter().map(|f| &**f).collect();
+            backlog.searches.retain(|s| !ended.contains(&*s.filter));
         }
         if !durable || writes.is_empty() {
             self.unsubscribed(id, unsubscribe.packet_id, reasons);
