@@ -88,11 +88,21 @@ impl Worker {
             return Err((ReasonCode::NotAuthorized, "this listener does not allow anonymous clients"));
         }
         if let Some(will) = &connect.will
-            && will.topic.starts_with('$')
+            && let Some(why) = self.refuses_will(&will.topic)
         {
-            return Err((ReasonCode::TopicNameInvalid, "a will may not go to a topic that begins with $"));
+            return Err((ReasonCode::TopicNameInvalid, why));
         }
         Ok(())
+    }
+
+    fn refuses_will(&self, topic: &str) -> Option<&'static str> {
+        if topic.starts_with('$') {
+            Some("a will may not go to a topic that begins with $")
+        } else if topic.bytes().filter(|&b| b == b'/').count() >= self.config.max_topic_levels {
+            Some("the topic of the will has too many levels")
+        } else {
+            None
+        }
     }
 
     /// How long the session outlives its connection, in seconds; 0: it ends with it.
@@ -167,9 +177,12 @@ impl Worker {
     /// A page of the stored session's records has come.
     pub(crate) fn loaded(&mut self, id: ConnId, result: Result<Reply, EngineError>) {
         let Some(claiming) = self.claiming(id) else { return };
-        let Ok(Reply::Scanned { records, more }) = result else {
-            self.cannot_open(id);
-            return;
+        let (records, more) = match result {
+            Ok(Reply::Scanned { records, more }) => (records, more),
+            other => {
+                self.cannot_open(id, other.err());
+                return;
+            }
         };
         claiming.records.extend(records);
         let client_id = Arc::clone(&claiming.client_id);
@@ -334,19 +347,27 @@ impl Worker {
         }
     }
 
-    fn cannot_open(&mut self, id: ConnId) {
+    fn cannot_open(&mut self, id: ConnId, error: Option<EngineError>) {
         // give back what was taken: the session waits on
         let stored = self.claiming(id).and_then(|c| c.stored.take());
         if let Some(stored) = stored {
             self.shared.store.insert(*stored);
         }
-        self.finish_refused(id, ReasonCode::ServerUnavailable, "the session could not be read or written");
+        if error == Some(EngineError::Busy) {
+            self.finish_refused(id, ReasonCode::QuotaExceeded, "there is no room for one more session");
+        } else {
+            self.finish_refused(
+                id,
+                ReasonCode::ServerUnavailable,
+                "the session could not be read or written",
+            );
+        }
     }
 
     /// Everything is written: answers.
     pub(crate) fn opened(&mut self, id: ConnId, error: Option<EngineError>) {
         if error.is_some() {
-            self.cannot_open(id);
+            self.cannot_open(id, error);
             return;
         }
         let worker = self.id;

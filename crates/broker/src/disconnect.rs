@@ -246,6 +246,26 @@ impl Worker {
         self.submit(Op::Put { writes }, Waiting::Closed(id));
     }
 
+    /// The engine has no room for the last state of a session. What it wrote before is older: going on from there would send
+    /// again what the client has acknowledged, so the session ends, and the client learns it from Session Present.
+    pub(crate) fn not_written_back(&mut self, id: ConnId) {
+        let offline = self.conn_mut(id).and_then(|c| match &mut c.phase {
+            Phase::Leaving(leaving) => leaving.offline.take(),
+            _ => None,
+        });
+        let Some(mut offline) = offline else {
+            self.left(id);
+            return;
+        };
+        tracing::error!(client_id = &*offline.client_id, "a session could not be written back and ends");
+        self.forget_routes(&offline);
+        // the session ends now: a will delay does not outlive it [MQTT-3.1.3-9]
+        if let Some((_, will)) = offline.will.take() {
+            self.distribute(will.view(), None, None);
+        }
+        self.submit(Op::Put { writes: offline.removal() }, Waiting::Closed(id));
+    }
+
     /// What had to be written is written: the client id is free.
     pub(crate) fn left(&mut self, id: ConnId) {
         let owner = self.owner(id);

@@ -71,10 +71,17 @@ pub(crate) enum Waiting {
 struct InEngine {
     op: Op,
     waiting: Waiting,
+    /// Since when the engine has had no room for it.
+    busy_since: Option<Instant>,
 }
 
 /// How long an operation that may be repeated waits before it is.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
+/// How long what a client waits for may find no room in the engine: a crowd that comes at once is over by then, a
+/// register that is full is not.
+const BUSY_PATIENCE: Duration = Duration::from_secs(2);
+/// Written bytes above which they are taken out of the front of a buffer that never becomes empty.
+const COMPACT_FROM: usize = 64 * 1024;
 /// Bytes of log frames that may wait for the engine before connections are not read any more.
 pub(crate) const MAX_LOG_BACKLOG: usize = 8 << 20;
 /// Messages for one other worker that may wait for its mailbox before connections are not read any more.
@@ -199,7 +206,13 @@ impl Worker {
 
     /// Whether the driver should read from the socket now.
     pub(crate) fn wants_read(&self, id: ConnId) -> bool {
-        !self.congested && self.conn(id).is_some_and(Conn::processes)
+        !self.congested && self.conn(id).is_some_and(|c| c.processes() && c.unsent() < self.most_unsent())
+    }
+
+    /// Bytes that wait for one socket above which its connection is not read: a client that takes no answers can ask no more.
+    /// Messages alone never come this far, so a slow subscriber is read on and its keep alive is seen.
+    fn most_unsent(&self) -> usize {
+        self.config.max_outbound_bytes.saturating_add(self.config.max_packet_size as usize)
     }
 
     /// Mail of other workers, of the engine and of the admin side.
@@ -304,10 +317,15 @@ impl Worker {
 
     /// The driver has written `n` of the bytes.
     pub(crate) fn written(&mut self, slot: u32, n: usize) {
+        let most = self.most_unsent();
         let Some(conn) = self.conns.get_mut(slot as usize) else { return };
+        let unread = conn.unsent() >= most;
         conn.sent += n;
         conn.send_oct += n as u64;
         self.metrics.sent_bytes.add(n as u64);
+        if unread && conn.unsent() < most {
+            conn.wake();
+        }
         if conn.sent < conn.out.len() {
             return;
         }
@@ -383,6 +401,11 @@ impl Worker {
             && let Some(buffer) = self.buffers.pop()
         {
             conn.out = buffer;
+        }
+        if conn.sent >= COMPACT_FROM && conn.sent >= conn.unsent() {
+            // a client that takes bytes as slowly as they come must not keep those it has taken
+            conn.out.drain(..conn.sent);
+            conn.sent = 0;
         }
         encode(&mut conn.out);
         self.mark_dirty(id.slot);
@@ -471,7 +494,6 @@ impl Worker {
 
     fn timer(&mut self, id: ConnId) {
         let now = self.now.instant;
-        let connect_timeout = self.config.connect_timeout;
         let Some(conn) = self.conn_mut(id) else { return };
         if conn.closing {
             if conn.socket_open {
@@ -482,12 +504,8 @@ impl Worker {
             return;
         }
         match conn.phase {
-            Phase::Connect => {
-                let due = conn.last_received.max(now.checked_sub(connect_timeout).unwrap_or(now));
-                if now >= due {
-                    self.end(id, End::ConnectTimeout);
-                }
-            }
+            // armed once, at accept: bytes that trickle in give no more time
+            Phase::Connect => self.end(id, End::ConnectTimeout),
             Phase::Connected if conn.keep_alive_ms > 0 => {
                 let due = conn.last_received + Duration::from_millis(u64::from(conn.keep_alive_ms));
                 if now >= due {
@@ -705,7 +723,7 @@ impl Worker {
     }
 
     fn enqueue(&mut self, op: Op, waiting: Waiting) {
-        let token = self.in_engine.insert(InEngine { op: op.clone(), waiting }) as Token;
+        let token = self.in_engine.insert(InEngine { op: op.clone(), waiting, busy_since: None }) as Token;
         if let Op::Put { writes } = &op {
             for write in writes {
                 self.newest.insert(write.key.clone(), token);
@@ -781,6 +799,7 @@ impl Worker {
             Waiting::Load(id) => self.loaded(id, result),
             Waiting::Resume(id, shard) => self.resume_frame(id, shard, result),
             Waiting::Opened(id) => self.opened(id, result.err()),
+            Waiting::Closed(id) if result.is_err() => self.not_written_back(id),
             Waiting::Closed(id) => self.left(id),
             Waiting::Subscribed(id, granted) => self.subscribed(id, *granted, result.err()),
             Waiting::Unsubscribed(id, packet_id, reasons) => self.unsubscribed(id, packet_id, reasons),
@@ -796,13 +815,32 @@ impl Worker {
     }
 
     /// Whether an operation is not worth repeating: a full register says so to whoever can be told.
-    fn gives_up(&self, token: Token, error: EngineError) -> bool {
-        error == EngineError::Busy
-            && match self.in_engine.get(token_index(token)).map(|e| &e.waiting) {
-                Some(Waiting::Ack(ack)) => self.may_refuse(*ack),
-                Some(Waiting::Nobody("retain")) => true,
-                _ => false,
+    fn gives_up(&mut self, token: Token, error: EngineError) -> bool {
+        let now = self.now.instant;
+        let Some(entry) = self.in_engine.get_mut(token_index(token)) else { return true };
+        if error != EngineError::Busy {
+            entry.busy_since = None;
+            return false;
+        }
+        let since = *entry.busy_since.get_or_insert(now);
+        let patient = now.saturating_duration_since(since) < BUSY_PATIENCE;
+        match &entry.waiting {
+            Waiting::Ack(ack) => {
+                let ack = *ack;
+                self.may_refuse(ack)
             }
+            Waiting::Nobody("retain") => true,
+            Waiting::Opened(_) | Waiting::Subscribed(..) | Waiting::Nobody("checkpoint") => !patient,
+            Waiting::Closed(id) => {
+                let id = *id;
+                // the second time it only deletes, which needs no room
+                let writes_back = self.conn(id).is_some_and(
+                    |c| matches!(&c.phase, Phase::Leaving(leaving) if leaving.offline.is_some()),
+                );
+                writes_back && !patient
+            }
+            _ => false,
+        }
     }
 
     /// A PUBCOMP cannot refuse (3.7.2.1): PUBREC has taken the message, and its record must go before the packet id is free.

@@ -2,5 +2,5 @@
 //!
 //! [`world`] is the broker with its sockets, [`engine`] what it remembers with.
 
-mod engine;
+pub(crate) mod engine;
 pub(crate) mod world;

@@ -1,0 +1,191 @@
+//! What happens at a bound: a peer that takes more than its share is told so or waits, and memory ends where the
+//! configuration says.
+
+use mqtt::packet::{Packet, SubscriptionOptions};
+use mqtt::{QoS, ReasonCode, Version};
+
+use super::rig::*;
+use crate::config::BrokerConfig;
+use crate::sim::engine::Faults;
+use crate::sim::world::World;
+
+fn bounded(change: impl FnOnce(&mut BrokerConfig)) -> World {
+    let mut config = BrokerConfig::default();
+    change(&mut config);
+    World::new(1, 1, config)
+}
+
+/// No room in the engine for anything.
+const FULL: Faults = Faults { busy: 1.0, unavailable: 0.0, unknown: 0.0, delay: 0 };
+
+/// Requests whose answers are not read: the connection is not read either, until it takes them.
+#[test]
+fn who_takes_no_answers_can_ask_no_more() {
+    let mut w = bounded(|c| (c.max_outbound_bytes, c.max_packet_size) = (1_000, 1_000));
+    let peer = Peer::clean(&mut w, "flood");
+    let (worker, id) = w.conn_id(peer.link);
+    w.set_window(peer.link, 0);
+    let asked = 50_000;
+    w.write(peer.link, &[0xC0, 0].repeat(asked));
+    w.run();
+    let unsent = w.workers[worker].conn(id).unwrap().unsent();
+    assert!((2_000..2_000 + 4_096).contains(&unsent), "{unsent}: a read more than the bound at most");
+    assert!(w.unread(peer.link) > 90_000);
+    w.set_window(peer.link, usize::MAX);
+    w.run();
+    assert_eq!(peer.read(&mut w), vec![Packet::Pingresp; asked]);
+}
+
+/// A slow subscriber is read on at its bound: its PINGREQ counts for its keep alive [MQTT-3.1.2-22].
+#[test]
+fn messages_that_are_not_taken_do_not_stop_the_reading() {
+    let mut w = bounded(|c| c.max_outbound_bytes = 1_000);
+    let sub = Peer::clean(&mut w, "sub");
+    sub.subscribe(&mut w, "a", QoS::AtMostOnce);
+    w.set_window(sub.link, 0);
+    let publisher = Peer::clean(&mut w, "pub");
+    for _ in 0..50 {
+        publisher.ask(&mut w, Packet::Publish(message("a", QoS::AtMostOnce, 0, &[0; 100])));
+    }
+    sub.send(&mut w, Packet::Pingreq);
+    w.run();
+    assert_eq!(w.unread(sub.link), 0);
+}
+
+/// A buffer that is never empty does not keep what the client has taken.
+#[test]
+fn a_client_as_slow_as_its_messages_costs_no_more_than_what_it_has_not_taken() {
+    let mut w = bounded(|c| c.max_outbound_bytes = 100_000);
+    let sub = Peer::clean(&mut w, "sub");
+    sub.subscribe(&mut w, "a", QoS::AtMostOnce);
+    let (worker, id) = w.conn_id(sub.link);
+    let publisher = Peer::clean(&mut w, "pub");
+    w.set_window(sub.link, 0);
+    for _ in 0..1_000 {
+        publisher.send(&mut w, Packet::Publish(message("a", QoS::AtMostOnce, 0, &[0; 10_000])));
+        w.run();
+        w.set_window(sub.link, 9_000);
+        w.run();
+        let held = w.workers[worker].conn(id).unwrap().out.len();
+        assert!(held <= 300_000, "{held}");
+    }
+    assert!(w.workers[worker].conn(id).unwrap().unsent() > 0, "the buffer was never empty");
+}
+
+/// Bytes that trickle in give a CONNECT no more time.
+#[test]
+fn a_connect_that_trickles_in_ends_at_its_time() {
+    let mut w = bounded(|c| c.connect_timeout = seconds(5));
+    let link = w.open(0);
+    for byte in [0x10, 0x7F, 0, 4, b'M'] {
+        assert!(!w.is_closed(link));
+        w.write(link, &[byte]);
+        w.advance(seconds(1));
+    }
+    assert!(w.is_closed(link));
+}
+
+/// A full register refuses a session that must be remembered, soon and with its reason; the client id is free again.
+#[test]
+fn a_session_that_finds_no_room_is_refused() {
+    let mut w = world(1);
+    w.set_faults(FULL);
+    let keep = Peer::begin(&mut w, 0, connect("keep", false, NEVER));
+    w.advance(seconds(4));
+    match keep.read(&mut w).as_slice() {
+        [Packet::Connack(connack)] => assert_eq!(connack.reason, ReasonCode::QuotaExceeded),
+        other => panic!("{other:?}"),
+    }
+    assert!(w.is_closed(keep.link));
+    keep.cut(&mut w);
+    assert_eq!(w.shared.registry.len(), 0);
+    assert_eq!(w.workers[0].operations(), 0);
+}
+
+/// A crowd that comes at once is no full register: it is let in when its turn comes.
+#[test]
+fn a_session_waits_for_room_a_little() {
+    let mut w = world(1);
+    w.set_faults(FULL);
+    let keep = Peer::begin(&mut w, 0, connect("keep", false, NEVER));
+    w.advance(seconds(1));
+    w.set_faults(Faults::default());
+    w.advance(seconds(1));
+    match keep.read(&mut w).as_slice() {
+        [Packet::Connack(connack)] => assert_eq!(connack.reason, ReasonCode::Success),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A subscription that finds no room is refused as such [MQTT-3.9.3-2].
+#[test]
+fn a_subscription_that_finds_no_room_is_refused() {
+    let mut w = world(1);
+    let (keep, _) = Peer::connect(&mut w, 0, connect("keep", false, NEVER));
+    w.set_faults(FULL);
+    keep.send(&mut w, subscribe(1, &[("a", SubscriptionOptions::default())]));
+    w.advance(seconds(4));
+    match keep.read(&mut w).as_slice() {
+        [Packet::Suback(suback)] => assert_eq!(suback.reasons, [ReasonCode::QuotaExceeded]),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A session whose last state finds no room ends: its client is not held up and is told by Session Present 0 [MQTT-3.2.2-3].
+#[test]
+fn a_session_that_cannot_be_written_back_ends() {
+    let mut w = world(1);
+    let (keep, _) = Peer::connect(&mut w, 0, connect("keep", false, NEVER));
+    keep.subscribe(&mut w, "a", QoS::AtLeastOnce);
+    w.set_faults(FULL);
+    keep.cut(&mut w);
+    w.advance(seconds(4));
+    w.set_faults(Faults::default());
+    w.advance(seconds(1));
+    assert_eq!(w.keys(), Vec::<String>::new());
+    assert_eq!(w.shared.registry.len(), 0);
+    let (_, connack) = Peer::connect(&mut w, 0, connect("keep", false, NEVER));
+    assert!(!connack.session_present);
+}
+
+/// A filter that is named twice in one packet counts once, and the later options hold [MQTT-3.8.4-3].
+#[test]
+fn a_filter_named_twice_in_one_packet_is_one_subscription() {
+    let mut w = bounded(|c| c.max_subscriptions = 2);
+    let sub = Peer::clean(&mut w, "sub");
+    let with = |qos| SubscriptionOptions { qos, ..SubscriptionOptions::default() };
+    let filters = [
+        ("a", with(QoS::AtMostOnce)),
+        ("b", with(QoS::AtMostOnce)),
+        ("a", with(QoS::AtLeastOnce)),
+        ("c", with(QoS::AtMostOnce)),
+    ];
+    match sub.ask(&mut w, subscribe(1, &filters)).as_slice() {
+        [Packet::Suback(suback)] => assert_eq!(
+            suback.reasons,
+            [ReasonCode::Success, ReasonCode::Success, ReasonCode::GrantedQos1, ReasonCode::QuotaExceeded]
+        ),
+        other => panic!("{other:?}"),
+    }
+    let publisher = Peer::clean(&mut w, "pub");
+    publisher.ask(&mut w, Packet::Publish(message("a", QoS::AtLeastOnce, 1, b"x")));
+    match sub.read(&mut w).as_slice() {
+        [Packet::Publish(publish)] => assert_eq!(publish.qos, QoS::AtLeastOnce),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A will goes by the same bound of levels as any other message.
+#[test]
+fn a_will_with_too_many_levels_is_refused() {
+    let mut w = world(1);
+    let mut deep = connect("deep", true, 0);
+    deep.will = Some(will(&"/".repeat(60_000), 0));
+    let peer = Peer::begin(&mut w, 0, deep);
+    w.run();
+    assert_eq!(peer.version, Version::V5);
+    match peer.read(&mut w).as_slice() {
+        [Packet::Connack(connack)] => assert_eq!(connack.reason, ReasonCode::TopicNameInvalid),
+        other => panic!("{other:?}"),
+    }
+}
