@@ -3,7 +3,7 @@
 //! One small task per connection, and no buffer while it is idle: bytes are read into the worker's one buffer and
 //! written on at once. What the receiver does not take stays with the connection, and the sender is not read until
 //! it is gone: that is the back-pressure, and at most one buffer's worth per direction is its bound. A closed half
-//! is passed on. Work per turn is bounded, so that a flood starves nobody.
+//! is passed on; a side that breaks gets no more, and what it said before goes on to the other. Work per turn is bounded, so that a flood starves nobody.
 //!
 //! Readiness is edge-triggered: a socket is given up for this turn only after it said "would block" (tokio notes a
 //! read that did not fill the buffer as that, which saves the second read).
@@ -110,23 +110,26 @@ impl Relay {
                 stats.bytes_in.add(count);
             }
         });
-        let down_pause = match &up_pause {
-            Err(_) => Ok(Pause::Waiting),
-            Ok(_) => down.pump(server, client, up.state, worker, cx, |count| {
-                session.bytes_out.set(session.bytes_out.get() + count);
-                if let Some(stats) = stats {
-                    stats.bytes_out.add(count);
-                }
-            }),
+        let mut broken = None;
+        let up_pause = match up_pause {
+            Ok(pause) => pause,
+            Err(Failed::Sender) => return Poll::Ready(End::ClientFailed),
+            Err(Failed::Receiver) => up.break_off(End::ServerFailed, &mut broken),
         };
-        let (up_pause, down_pause) = match (up_pause, down_pause) {
-            (Err(Failed::Sender), _) | (_, Err(Failed::Receiver)) => return Poll::Ready(End::ClientFailed),
-            (Err(Failed::Receiver), _) | (_, Err(Failed::Sender)) => return Poll::Ready(End::ServerFailed),
-            (Ok(up), Ok(down)) => (up, down),
+        let down_pause = down.pump(server, client, up.state, worker, cx, |count| {
+            session.bytes_out.set(session.bytes_out.get() + count);
+            if let Some(stats) = stats {
+                stats.bytes_out.add(count);
+            }
+        });
+        let down_pause = match down_pause {
+            Ok(pause) => pause,
+            Err(Failed::Sender) => return Poll::Ready(End::ServerFailed),
+            Err(Failed::Receiver) => down.break_off(End::ClientFailed, &mut broken),
         };
         let after = (up.state, down.state, session.bytes_in.get(), session.bytes_out.get());
         if before != after {
-            self.progressed();
+            self.progressed(broken);
         }
         match (up_pause, down_pause) {
             (Pause::Closed, Pause::Closed) => Poll::Ready(End::ClientClosed),
@@ -138,10 +141,11 @@ impl Relay {
         }
     }
 
-    /// Notes who closed first, starts the wait for the second half, and feeds the idle time-out.
-    fn progressed(&mut self) {
+    /// Notes who closed or broke first, starts the wait for the second half, and feeds the idle time-out.
+    fn progressed(&mut self, broken: Option<End>) {
         let session = &self.session;
         let half = match (self.up.state, self.down.state) {
+            _ if broken.is_some() => broken,
             (State::Open, State::Open) => None,
             (_, State::Open) => Some(End::ClientClosed),
             (State::Open, _) => Some(End::ServerClosed),
@@ -268,6 +272,14 @@ impl Direction {
                 Poll::Pending => self.keep(bytes),
             }
         }
+    }
+
+    /// The receiver takes no more: nothing more goes there. Its own last words still do: a server that refuses says
+    /// why and may close with our bytes unread, which breaks this direction before the other one has been read.
+    fn break_off(&mut self, end: End, broken: &mut Option<End>) -> Pause {
+        (self.kept, self.pipe, self.state) = (None, None, State::Closed);
+        broken.get_or_insert(end);
+        Pause::Closed
     }
 
     fn keep(&mut self, rest: &[u8]) {

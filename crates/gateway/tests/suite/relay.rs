@@ -1,5 +1,6 @@
 //! What one side sends, the other gets: bytes, half-closes, pressure, ends.
 
+use api::gateway::{Connection, GatewayAdmin};
 use runtime::events::Event;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -74,6 +75,59 @@ async fn a_reset_ends_both_sides() {
     socket2::SockRef::from(&client).set_linger(Some(std::time::Duration::ZERO)).unwrap();
     drop(client);
     expect_end(&mut server, b"").await;
+    assert_eq!(end(&running).await.0, "client_failed");
+}
+
+/// Waits until bytes have moved and move no more: the relay waits for room at the receiver.
+async fn stalled(running: &Running, count: impl Fn(&Connection) -> u64) {
+    let moved = async || running.gateway.connection("car".to_owned()).await.first().map_or(0, &count);
+    let mut before = moved().await;
+    soon(async {
+        loop {
+            // sleep: that nothing moves any more shows only in time
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            let now = moved().await;
+            if now > 65_536 && now == before {
+                return;
+            }
+            before = now;
+        }
+    })
+    .await;
+}
+
+/// A broker that throws a device out while that still sends: it says why and closes with bytes unread, so that the
+/// kernel resets the connection. The reason must not be lost on its way because the other direction failed first.
+#[tokio::test]
+async fn the_servers_last_words_arrive_though_it_takes_no_more() {
+    let (running, client, mut server) = pair("").await;
+    let (mut reader, mut writer) = client.into_split();
+    let flood = tokio::spawn(async move { while writer.write_all(&[0; 65_536]).await.is_ok() {} });
+    stalled(&running, |row| row.bytes_in).await;
+    let last = [0xE0, 2, 0x97, 0];
+    server.write_all(&last).await.unwrap();
+    drop(server);
+    let mut got = [0; 4];
+    soon(reader.read_exact(&mut got)).await.unwrap();
+    assert_eq!(got, last);
+    flood.await.unwrap();
+    let (reason, _, bytes_out) = end(&running).await;
+    assert_eq!((reason.as_str(), bytes_out), ("server_failed", 4));
+}
+
+/// The same the other way: what a client said before its connection broke still goes to the server.
+#[tokio::test]
+async fn the_clients_last_words_arrive_though_it_takes_no_more() {
+    let (running, mut client, server) = pair("").await;
+    let (mut reader, mut writer) = server.into_split();
+    let flood = tokio::spawn(async move { while writer.write_all(&[0; 65_536]).await.is_ok() {} });
+    stalled(&running, |row| row.bytes_out).await;
+    client.write_all(&[0xE0, 0]).await.unwrap();
+    drop(client);
+    let mut got = [0; 2];
+    soon(reader.read_exact(&mut got)).await.unwrap();
+    assert_eq!(got, [0xE0, 0]);
+    flood.await.unwrap();
     assert_eq!(end(&running).await.0, "client_failed");
 }
 
