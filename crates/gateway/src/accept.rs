@@ -221,18 +221,26 @@ type OwnNames = Option<(Arc<str>, Option<Arc<str>>)>;
 async fn serve(arriving: Arriving, open: Open, policy: Arc<Policy>, mut device: Device, in_time: bool) {
     let worker = Rc::clone(&arriving.0);
     let journey = async {
-        let names = arrive(&worker, &policy, &mut device).await?;
+        let mut policy = policy;
+        let mut names = arrive(&worker, &policy, &mut device).await?;
+        // A reload may have come meanwhile. What holds now sends it on: servers of before take no more connections.
+        let latest = open.listener.policy.load_full();
+        if !Arc::ptr_eq(&policy, &latest) {
+            policy = latest;
+            names = within(&policy, read_names(&worker, &policy, &mut device)).await?;
+        }
         if !in_time {
             return Err(Refusal::ConnectionRate);
         }
-        dispatch(&worker, &open.listener, &policy, &device, &names).await.map(|sent| (names, sent))
+        let sent = dispatch(&worker, &open.listener, &policy, &device, &names).await?;
+        Ok((policy, names, sent))
     };
     let outcome = tokio::select! {
         outcome = journey => outcome,
         () = worker.stopped() => Err(Refusal::ShuttingDown),
     };
     match outcome {
-        Ok((names, sent)) => relay(&worker, open, &policy, device, names, sent),
+        Ok((policy, names, sent)) => relay(&worker, open, &policy, device, names, sent),
         Err(refusal) => refuse(&worker, &open.listener, device, &refusal).await,
     }
 }
@@ -255,6 +263,11 @@ async fn arrive(worker: &Worker, policy: &Policy, device: &mut Device) -> Result
         }
         Ok(names)
     };
+    within(policy, reading).await
+}
+
+/// Ends what takes longer than a device may take to say who it is.
+async fn within<T>(policy: &Policy, reading: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
     timeout(policy.config.preread_timeout, reading).await.unwrap_or(Err(Refusal::PrereadTimeout))
 }
 

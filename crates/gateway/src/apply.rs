@@ -78,6 +78,10 @@ impl Gateway {
         let changes = changes(&applied.config, &new);
 
         let upstreams = build(inner, &applied, &new);
+        // Before the first device can be sent to them.
+        for upstream in &upstreams {
+            upstream.enter();
+        }
         let find = |name: &str| upstreams.iter().find(|upstream| *upstream.config.name == *name).cloned();
         let mut bound = bound.into_iter();
         let mut listeners = Vec::new();
@@ -101,9 +105,6 @@ impl Gateway {
         retire_servers(inner, &mut applied, &upstreams);
         let gone = |listener: &&Arc<Listener>| !listeners.iter().any(|other| Arc::ptr_eq(other, listener));
         let removed: Vec<_> = applied.listeners.iter().filter(gone).cloned().collect();
-        for upstream in &upstreams {
-            upstream.enter();
-        }
         applied.listeners = listeners;
         applied.upstreams = upstreams;
         applied.config = new;

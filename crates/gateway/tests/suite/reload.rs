@@ -79,6 +79,38 @@ async fn nobody_is_refused_while_configurations_change() {
     assert_eq!(running.count(refused), 0);
 }
 
+/// What holds for a device is what holds when it says who it is: until then it has no server.
+#[tokio::test]
+async fn a_device_that_was_about_to_speak_goes_by_the_new_configuration() {
+    let brokers = Broker::fleet::<2>().await;
+    let text = |broker: &Broker, upstream: &str| config("", upstream, &[broker.address]);
+    let running = Running::start(&text(&brokers[0], ""));
+    let mut silent = device(running.address(), b"").await;
+    let mut halfway = device(running.address(), &hello("bus").username("fleet").bytes()[..9]).await;
+    running
+        .metric(&format!("tidegate_gateway_connections{{listener=\"tcp://{}\"}} 2", running.address()))
+        .await;
+    running.gateway.apply(parse(&text(&brokers[1], "balance = \"username\"").replace("s0", "s1"))).unwrap();
+    silent.write_all(&hello("car").bytes()).await.unwrap();
+    brokers[1].accept_with(&hello("car").bytes()).await;
+    halfway.write_all(&hello("bus").username("fleet").bytes()[9..]).await.unwrap();
+    brokers[1].accept_with(&hello("bus").username("fleet").bytes()).await;
+    let rows = eventually_connected(&running, "bus").await;
+    assert_eq!((rows.server.as_str(), rows.chosen_by.as_str()), ("s1", "hash"));
+}
+
+async fn eventually_connected(running: &Running, clientid: &str) -> api::gateway::Connection {
+    crate::harness::soon(async {
+        loop {
+            if let Some(row) = running.gateway.connection(clientid.to_owned()).await.pop() {
+                return row;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+}
+
 #[tokio::test]
 async fn the_same_configuration_changes_nothing() {
     let broker = Broker::start().await;
