@@ -41,7 +41,7 @@ const LINGER_TIME: Duration = Duration::from_secs(1);
 /// And how many of its bytes are read and thrown away meanwhile: unread bytes would make the kernel reset the
 /// connection, and the answer could be lost.
 const LINGER_BYTES: usize = 64 * 1024;
-/// Refusals that cost the gateway nothing (too many connections) are reported once in so long; all are counted.
+/// What can come in floods (too many connections, no descriptors) is reported once in so long; all is counted.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// A listener on all workers. A reload that keeps its address changes its policy only.
@@ -159,7 +159,9 @@ pub(crate) async fn listen(worker: Rc<Worker>, listener: Arc<Listener>, socket: 
             if let Some(stats) = listener.stats.get(worker.id) {
                 stats.pauses.inc();
             }
-            tracing::warn!(listener = %listener.name, %error, "accepting pauses");
+            if listener.reports.now(worker.clock.unix_millis()) {
+                tracing::warn!(listener = %listener.name, %error, "accepting pauses");
+            }
         };
         match net::listener::accept(&socket, pause).await {
             Ok((stream, from)) => admit(&worker, &listener, stream, from),

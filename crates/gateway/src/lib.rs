@@ -134,14 +134,16 @@ impl Gateway {
         if tokio::time::timeout_at(deadline.into(), all_gone(empty)).await.is_ok() {
             return 0;
         }
-        let cut = self.0.applied().listeners.iter().map(|listener| listener.open() as usize).sum();
-        let mut done = Vec::new();
+        let mut counts = Vec::new();
         for agent in &self.0.agents {
             let (sender, receiver) = oneshot::channel();
             let _ = agent.force(Command::Abort { done: sender });
-            done.push(receiver);
+            counts.push(receiver);
         }
-        all_gone(done).await;
+        let mut cut = 0;
+        for count in counts {
+            cut += count.await.unwrap_or(0);
+        }
         let empty = self.0.stop_accepting();
         let _ = tokio::time::timeout(CUT_WAIT, all_gone(empty)).await;
         cut

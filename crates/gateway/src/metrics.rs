@@ -52,7 +52,7 @@ const SERVER_TOTAL: Desc =
     Desc::counter("tidegate_gateway_server_connections_total", "Connections made to a server.", SERVER);
 const SERVER_FAILS: Desc = Desc::counter(
     "tidegate_gateway_server_failures_total",
-    "Connections to a server that failed or timed out before they carried a byte back.",
+    "Connections to a server that failed, timed out, or did not take the device's first bytes.",
     SERVER,
 );
 const SERVER_SENT: Desc =

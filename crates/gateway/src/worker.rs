@@ -45,8 +45,8 @@ pub(crate) enum Command {
     Find { clientid: String, answer: oneshot::Sender<Vec<Row>> },
     /// Accept no more, start nothing more, and say when there are no connections left.
     Stop { empty: oneshot::Sender<()> },
-    /// End every connection.
-    Abort { done: oneshot::Sender<()> },
+    /// End every connection, and say how many there were.
+    Abort { done: oneshot::Sender<usize> },
 }
 
 /// A connection as the control side sees it, with its place in the order.
@@ -156,10 +156,11 @@ impl Worker {
                 self.tell_if_empty();
             }
             Command::Abort { done } => {
-                for listed in self.sessions.borrow().iter() {
+                let sessions = self.sessions.borrow();
+                for listed in sessions.iter() {
                     listed.0.abort(End::Shutdown);
                 }
-                let _ = done.send(());
+                let _ = done.send(sessions.len());
             }
         }
     }
@@ -245,7 +246,8 @@ impl Worker {
     pub(crate) fn watch(&self, session: &Rc<Session>) {
         let Some(patience) = session.patience.get() else { return };
         self.watched.borrow_mut().insert(session.id.sequence, Rc::clone(session));
-        self.wheel.borrow_mut().arm(session.id.sequence, session.active.get() + patience.time);
+        let began = session.active.get();
+        self.wheel.borrow_mut().arm(session.id.sequence, next_look(began + patience.time, began));
         self.armed.notify_one();
     }
 
@@ -280,7 +282,7 @@ impl Worker {
         for sequence in fired {
             let session = self.watched.borrow().get(&sequence).cloned();
             if let Some(deadline) = session.and_then(|session| judge(&session, now)) {
-                self.wheel.borrow_mut().arm(sequence, deadline);
+                self.wheel.borrow_mut().arm(sequence, next_look(deadline, now));
             }
         }
         for session in self.halves.borrow().values() {
@@ -332,6 +334,11 @@ fn judge(session: &Session, now: Instant) -> Option<Instant> {
     }
     session.abort(patience.end);
     None
+}
+
+/// When a session with that deadline is looked at again.
+fn next_look(deadline: Instant, now: Instant) -> Instant {
+    deadline.min(now + LOOK_EVERY)
 }
 
 fn row(session: &Session) -> Row {
@@ -421,3 +428,27 @@ impl Ord for Listed {
 
 /// How long the control side waits for a worker to obey.
 pub(crate) const OBEY_WAIT: Duration = Duration::from_secs(2);
+
+/// A session with an idle time-out is looked at this often at least. The wheel forgets a connection that has ended
+/// only when its entry fires: entries for the whole of a long time-out would pile up with every short connection.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A thousand connections a second, each over at once, with an idle time-out of a week.
+    #[test]
+    fn connections_that_ended_do_not_pile_up_until_their_idle_time_out() {
+        let start = Clock::manual().0.now();
+        let mut wheel = Wheel::new(start, DEFAULT_TICK);
+        let mut fired = Vec::new();
+        for second in 0..600 {
+            let now = start + Duration::from_secs(second);
+            (0..1_000).for_each(|key| wheel.arm(key, next_look(now + Duration::from_secs(7 * 86_400), now)));
+            wheel.advance(now, &mut fired);
+        }
+        assert!(wheel.len() <= 61_000, "{}", wheel.len());
+        assert_eq!(next_look(start + DEFAULT_TICK, start), start + DEFAULT_TICK, "a near deadline is kept");
+    }
+}
