@@ -410,11 +410,11 @@ impl Worker {
             conn.greeted = true;
         }
         self.tell_connected(id, &client_id);
-        if let Some(conn) = self.conn(id)
-            && conn.keep_alive_ms > 0
-        {
-            let at = self.now.instant + Duration::from_millis(u64::from(conn.keep_alive_ms));
-            self.arm(id, at);
+        let keep_alive = self.conn(id).map_or(0, |c| c.keep_alive_ms);
+        let keep_alive = Duration::from_millis(u64::from(keep_alive));
+        // the timer for CONNECT is still armed: where it comes first, it goes on as that for keep alive
+        if !keep_alive.is_zero() && keep_alive < self.config.connect_timeout {
+            self.arm(id, self.now.instant + keep_alive);
         }
         if session_present {
             self.begin_resume(id);

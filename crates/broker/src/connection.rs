@@ -203,6 +203,7 @@ pub(crate) struct Conn {
     pub(crate) acks_first: u64,
     /// SUBSCRIBE or UNSUBSCRIBE of a durable session that is being written: nothing is read meanwhile.
     pub(crate) busy: bool,
+    /// When bytes came last; once it is closing, since when.
     pub(crate) last_received: Instant,
     /// One and a half keep alive intervals in milliseconds; 0: never.
     pub(crate) keep_alive_ms: u32,

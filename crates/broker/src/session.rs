@@ -79,6 +79,8 @@ pub(crate) struct Search {
     pub(crate) qos: mqtt::QoS,
     /// 0: none.
     pub(crate) identifier: u32,
+    /// Messages of the session itself are left out.
+    pub(crate) no_local: bool,
     /// Where the store is to be looked through next; `None`: from its beginning.
     pub(crate) resume: Option<Resume>,
 }

@@ -39,6 +39,7 @@ pub(crate) struct RetainedFor {
     filter: Box<str>,
     qos: QoS,
     identifier: u32,
+    no_local: bool,
 }
 
 /// Retained messages that one piece of a search gives at most.
@@ -147,6 +148,7 @@ impl Worker {
                     filter: wanted.filter.clone(),
                     qos: wanted.options.qos,
                     identifier: wanted.identifier,
+                    no_local: wanted.options.no_local,
                 });
             }
             let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
@@ -195,6 +197,7 @@ impl Worker {
             filter: wanted.filter,
             qos: wanted.qos,
             identifier: wanted.identifier,
+            no_local: wanted.no_local,
             resume: None,
         }));
         self.pump(id);
@@ -206,6 +209,7 @@ impl Worker {
         let now = self.now.unix_ms;
         let shared = Arc::clone(&self.shared);
         let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return true };
+        let key = session.key;
         let Some(backlog) = session.backlog.as_mut() else { return true };
         let Some(search) = backlog.searches.front_mut() else { return true };
         let mut found = Vec::new();
@@ -222,7 +226,9 @@ impl Worker {
             found.extend(matching.into_iter().map(|(_, message)| Arc::clone(message)));
         }
         for message in found {
-            if message.view().left(now) == Left::Expired {
+            // [MQTT-3.8.3-3]: its own are not for it, also when they were kept
+            let own = search.no_local && message.publisher == key;
+            if own || message.view().left(now) == Left::Expired {
                 continue;
             }
             let identifiers = match search.identifier {

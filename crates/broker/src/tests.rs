@@ -3,5 +3,6 @@
 mod bounds;
 mod failure;
 mod life;
+mod protocol;
 mod rig;
 mod will;

@@ -181,7 +181,7 @@ impl Worker {
         conn.recv_oct += bytes.len() as u64;
         self.metrics.received_bytes.add(bytes.len() as u64);
         let now = self.now.instant;
-        let Some(conn) = self.conn_mut(id) else { return };
+        let Some(conn) = self.conn_mut(id).filter(|c| !c.closing) else { return };
         conn.last_received = now;
         if conn.tail.is_empty() {
             let used = self.process(id, bytes);
@@ -317,7 +317,7 @@ impl Worker {
 
     /// The driver has written `n` of the bytes.
     pub(crate) fn written(&mut self, slot: u32, n: usize) {
-        let most = self.most_unsent();
+        let (most, room_at) = (self.most_unsent(), self.config.max_outbound_bytes / 2);
         let Some(conn) = self.conns.get_mut(slot as usize) else { return };
         let unread = conn.unsent() >= most;
         conn.sent += n;
@@ -326,18 +326,19 @@ impl Worker {
         if unread && conn.unsent() < most {
             conn.wake();
         }
-        if conn.sent < conn.out.len() {
-            return;
-        }
-        let mut buffer = std::mem::take(&mut conn.out);
-        conn.sent = 0;
         let id = ConnId { slot, generation: conn.generation };
-        let (closing, stalled) = (conn.closing, std::mem::take(&mut conn.stalled));
-        if buffer.capacity() <= POOLED_CAPACITY && self.buffers.len() < POOLED_BUFFERS {
-            buffer.clear();
-            self.buffers.push(buffer);
+        // half of the buffer is enough to go on: a client that reads slowly may never take the last byte
+        let room = conn.stalled && !conn.closing && conn.unsent() <= room_at;
+        conn.stalled &= !room;
+        if conn.sent >= conn.out.len() {
+            let mut buffer = std::mem::take(&mut conn.out);
+            conn.sent = 0;
+            if buffer.capacity() <= POOLED_CAPACITY && self.buffers.len() < POOLED_BUFFERS {
+                buffer.clear();
+                self.buffers.push(buffer);
+            }
         }
-        if stalled && !closing {
+        if room {
             self.pump(id);
         }
     }
@@ -477,7 +478,11 @@ impl Worker {
 
     /// The socket is closed as soon as what waits is written, and in any case after [`LINGER`].
     pub(crate) fn close(&mut self, id: ConnId) {
+        let now = self.now.instant;
         let Some(conn) = self.conn_mut(id) else { return };
+        if !conn.closing {
+            conn.last_received = now;
+        }
         conn.closing = true;
         conn.tail = Vec::new();
         conn.wake();
@@ -493,10 +498,11 @@ impl Worker {
     }
 
     fn timer(&mut self, id: ConnId) {
-        let now = self.now.instant;
+        let (now, congested) = (self.now.instant, self.congested);
         let Some(conn) = self.conn_mut(id) else { return };
         if conn.closing {
-            if conn.socket_open {
+            // the entry may be one of the time before
+            if conn.socket_open && now >= conn.last_received + LINGER {
                 // it did not take its last bytes in time
                 conn.killed = true;
                 conn.wake();
@@ -507,6 +513,10 @@ impl Worker {
             // armed once, at accept: bytes that trickle in give no more time
             Phase::Connect => self.end(id, End::ConnectTimeout),
             Phase::Connected if conn.keep_alive_ms > 0 => {
+                if congested || !conn.processes() {
+                    // what it sends is not read: its silence is ours
+                    conn.last_received = now;
+                }
                 let due = conn.last_received + Duration::from_millis(u64::from(conn.keep_alive_ms));
                 if now >= due {
                     // [MQTT-3.1.2-22]
@@ -515,6 +525,8 @@ impl Worker {
                     self.wheel.arm(id, due);
                 }
             }
+            // it is still being opened: keep alive will need the timer
+            Phase::Claiming(_) => self.wheel.arm(id, now + Duration::from_secs(1)),
             _ => {}
         }
     }
@@ -548,6 +560,11 @@ impl Worker {
                     self.packet(id, packet);
                 }
                 Ok(Decoded::Incomplete(_)) => return used,
+                Err(error) if error.reason == ReasonCode::UnsupportedProtocolVersion => {
+                    // in the form of 3.1.1, the only one that every client can read [v3 MQTT-3.1.2-2]
+                    self.refuse(id, error.reason, error.detail);
+                    return input.len();
+                }
                 Err(error) => {
                     self.violation(id, error.reason, error.clause, error.detail);
                     return input.len();
@@ -581,12 +598,9 @@ impl Worker {
 
     /// Goes on with what was kept while the connection could not be processed.
     pub(crate) fn unpause(&mut self, id: ConnId) {
-        let Some(conn) = self.conn_mut(id) else { return };
-        if !conn.processes() {
-            return;
-        }
+        let Some(conn) = self.conn(id).filter(|c| c.processes()) else { return };
         if !conn.tail.is_empty() {
-            let tail = std::mem::take(&mut conn.tail);
+            let tail = self.conn_mut(id).map(|c| std::mem::take(&mut c.tail)).unwrap_or_default();
             self.process_owned(id, tail);
         }
         if let Some(conn) = self.conn(id) {

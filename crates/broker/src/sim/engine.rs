@@ -72,8 +72,11 @@ struct State {
     /// Ports whose operations do not happen.
     paused: Vec<usize>,
     /// The next operation that this finds fails with this.
-    fail: Option<(fn(&Op) -> bool, EngineError)>,
+    fail: Option<(Which, EngineError)>,
 }
+
+/// Says yes to the operations that are meant.
+pub(crate) type Which = fn(&Op) -> bool;
 
 /// See the module.
 pub(super) struct SimEngine {
@@ -122,7 +125,7 @@ impl SimEngine {
     }
 
     /// The next operation that `which` says yes to has no effect and this answer.
-    pub(super) fn fail_next(&self, which: fn(&Op) -> bool, error: EngineError) {
+    pub(super) fn fail_next(&self, which: Which, error: EngineError) {
         self.lock().fail = Some((which, error));
     }
 

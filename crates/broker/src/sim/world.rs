@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Arrival, Engine, EngineError, Inbox, Op, Port, Shard};
+use engine::{Arrival, Engine, EngineError, Inbox, Port, Shard};
 use mqtt::Version;
 use mqtt::codec::decode::{Role, decode};
 use mqtt::codec::{Decoded, encode};
@@ -14,7 +14,7 @@ use runtime::clock::{Clock, ManualClock};
 use runtime::events::{Event, Events};
 use runtime::mailbox::{Receiver, Sender, mailbox};
 
-use super::engine::{Faults, SimEngine};
+use super::engine::{Faults, SimEngine, Which};
 use crate::config::BrokerConfig;
 use crate::connection::{ConnId, Origin};
 use crate::recovery;
@@ -105,7 +105,7 @@ impl World {
     }
 
     /// The next such operation fails for good.
-    pub(crate) fn fail_next(&self, which: fn(&Op) -> bool, error: EngineError) {
+    pub(crate) fn fail_next(&self, which: Which, error: EngineError) {
         self.engine.fail_next(which, error);
     }
 
@@ -383,7 +383,7 @@ impl World {
         panic!("the broker does not come to rest");
     }
 
-    /// Forgets connections that are over, so that long runs stay quick. Their links must not be used any more.
+    /// What was told so far.
     pub(crate) fn events(&self) -> Vec<Event> {
         self.shared.events.since(0, usize::MAX).into_iter().map(|r| r.event).collect()
     }

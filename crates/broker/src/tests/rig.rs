@@ -101,6 +101,7 @@ impl Peer {
         Self::connect(world, 0, connect(client_id, true, 0)).0
     }
 
+    #[allow(clippy::needless_pass_by_value)] // a scenario reads better so
     pub(super) fn send(self, world: &mut World, packet: Packet<'_>) {
         world.send(self.link, self.version, &packet);
     }
