@@ -22,7 +22,9 @@ use figures::{Measured, Row, Table};
 use tools::Bench;
 
 /// Runs of a latency row in each turn; the best of them counts.
-const LATENCY_TRIES: usize = 3;
+const LATENCY_TRIES: usize = 5;
+/// Share by which latencies of equal programs differ.
+const LATENCY_NOISE: f64 = 0.1;
 
 /// The part of the question that is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

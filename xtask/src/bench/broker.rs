@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::figures::{self, Measured, Row, Table};
 use super::process::{self, Launch, Quiet, Seat, Server};
 use super::tools::Bench;
-use super::{LATENCY_TRIES, Wishes, in_turns};
+use super::{LATENCY_NOISE, LATENCY_TRIES, Wishes, in_turns};
 
 /// A scenario and how its answer is read.
 struct Scenario {
@@ -61,7 +61,7 @@ fn scenarios() -> Vec<Scenario> {
         cpu("wild10k", "10,000 filters", "wildcards --filters 10000 --subs 100 --pubs 4 --window 1024")
             .beyond_null(),
         Scenario::new(
-            Row::new("rate20k", "p99 at 20,000/s", "µs"),
+            Row::new("rate20k", "p99 at 20,000/s", "µs").with_noise(LATENCY_NOISE),
             "pubsub --pubs 20 --subs 20 --topics 20 --rate 20000 --tick 200 --window 0",
             "p99_us",
         )

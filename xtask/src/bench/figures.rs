@@ -41,6 +41,9 @@ pub(super) struct Row {
     /// What a reader calls it.
     pub(super) what: &'static str,
     pub(super) unit: &'static str,
+    /// How much worse than the rival still counts as equal: 0, but for latencies, where two runs of one program differ
+    /// by more than programs do.
+    pub(super) noise: f64,
     /// By contestant, by turn.
     pub(super) runs: Vec<Vec<Result<Measured, String>>>,
 }
@@ -132,7 +135,12 @@ impl Spread {
 
 impl Row {
     pub(super) const fn new(name: &'static str, what: &'static str, unit: &'static str) -> Self {
-        Self { name, what, unit, runs: Vec::new() }
+        Self { name, what, unit, noise: 0.0, runs: Vec::new() }
+    }
+
+    pub(super) const fn with_noise(mut self, share: f64) -> Self {
+        self.noise = share;
+        self
     }
 
     fn values(&self, contestant: usize) -> Vec<f64> {
@@ -173,7 +181,7 @@ impl Row {
         if !self.faults(ours).is_empty() {
             return Some(false);
         }
-        self.ratios(ours, rival).map(|ratio| ratio.median <= 1.0)
+        self.ratios(ours, rival).map(|ratio| ratio.median <= 1.0 + self.noise)
     }
 }
 
@@ -351,6 +359,8 @@ mod tests {
         assert_eq!(table(&[2.0], &[2.0]).rows[0].wins(0, 1), Some(true));
         assert_eq!(table(&[2.1], &[2.0]).rows[0].wins(0, 1), Some(false));
         assert_eq!(table(&[2.0], &[]).rows[0].wins(0, 1), None);
+        assert_eq!(table(&[2.1], &[2.0]).rows[0].clone().with_noise(0.1).wins(0, 1), Some(true));
+        assert_eq!(table(&[2.3], &[2.0]).rows[0].clone().with_noise(0.1).wins(0, 1), Some(false));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::figures::{self, Measured, Row, Table};
 use super::idle;
 use super::process::{self, Launch, Quiet, Seat, Server};
 use super::tools::Bench;
-use super::{LATENCY_TRIES, Wishes, in_turns};
+use super::{LATENCY_NOISE, LATENCY_TRIES, Wishes, in_turns};
 
 /// Fake brokers, all in one process.
 pub(super) const SERVERS: usize = 4;
@@ -58,14 +58,13 @@ fn scenarios() -> Vec<Scenario> {
             "--mode msgs --conns 100 --window 16 --size 64 --msgs 300000",
         ),
         Scenario {
+            row: Row::new("rate4k", "p99 at 4,000/s", "µs").with_noise(LATENCY_NOISE),
+            load: Load::Lbbench {
+                args: "--mode msgs --conns 100 --rate 4000 --secs 2 --size 64",
+                field: "/latency/p99_us",
+            },
+            proxy: false,
             paced: true,
-            ..plain(
-                "rate4k",
-                "p99 at 4,000/s",
-                "µs",
-                "--mode msgs --conns 100 --rate 4000 --secs 2 --size 64",
-                "/latency/p99_us",
-            )
         },
         plain("bulk", "bulk", "CPU-s per GiB", "--mode bulk --conns 8 --mib 1024", "/lb_cpu_s_per_gib"),
         Scenario {
