@@ -202,7 +202,7 @@ impl Sieve {
     }
 }
 
-/// SUBSCRIBE and the UNSUBSCRIBEs under way.
+/// SUBSCRIBE and every UNSUBSCRIBE under way.
 type Subscribing = Pin<Box<dyn Future<Output = Result<Option<Granted>, RequestError>> + Send>>;
 
 /// A client that has something to print.
