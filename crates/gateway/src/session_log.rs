@@ -148,7 +148,7 @@ pub(crate) fn ended(events: &Events, session: &Session, end: End, now: Instant) 
     tracing::info!(
         target: "gateway::session",
         id = %session.id,
-        clientid = ?session.who.clientid,
+        clientid = &*session.who.clientid,
         username = session.who.username.as_deref(),
         proto_ver = session.who.proto_ver,
         peer = %session.who.peer,

@@ -43,7 +43,7 @@ async fn the_newest_connection_of_a_client_id_comes_first() {
     for _ in 0..3 {
         let client = device(running.address(), &hello("car").bytes()).await;
         held.push((broker.accept_with(&hello("car").bytes()).await, client));
-        // Two in the same millisecond are in the order of their ids, which two workers give.
+        // sleep: two in the same millisecond are in the order of their ids, which two workers give
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
     let rows = running.gateway.connection("car".to_owned()).await;

@@ -42,6 +42,7 @@ pub(crate) fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> impl Future<
             if let Some(value) = look() {
                 return value;
             }
+            // sleep: between two looks, within the deadline of `soon`
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     })

@@ -101,7 +101,7 @@ pub enum Event {
         clientid: Text,
         /// The user name of the CONNECT.
         username: Option<Text>,
-        /// The protocol level of the CONNECT: 3, 4 or 5.
+        /// The protocol level of the CONNECT: 3, 4 or 5; 0 for a stream that is not MQTT.
         proto_ver: u8,
         /// The device's address.
         peer: SocketAddr,
@@ -111,7 +111,7 @@ pub enum Event {
         upstream: Text,
         /// The server's name, or its address as configured.
         server: Text,
-        /// What chose the server: `client_id`, `least_connections`, `retry` ...
+        /// What chose the server: `hash`, `pin`, `least_connections`, `failover` ...
         chosen_by: Text,
     },
     /// A pair of the gateway ended.
@@ -130,7 +130,7 @@ pub enum Event {
         bytes_out: u64,
         /// How long the pair lived, in milliseconds.
         duration_ms: u64,
-        /// Why, as a word: `client_closed`, `server_closed`, `drained` ...
+        /// Why, as a word: `client_closed`, `server_closed`, `idle_timeout` ...
         reason: Text,
     },
     /// The gateway closed a connection before it had a server.
@@ -139,7 +139,7 @@ pub enum Event {
         peer: SocketAddr,
         /// The name of the gateway's listener.
         listener: Text,
-        /// Why, as a word: `no_server`, `connect_timeout`, `not_mqtt` ...
+        /// Why, as a word: `no_server`, `preread_timeout`, `not_mqtt` ...
         reason: Text,
     },
     /// A server could not be connected to or failed at once.
@@ -157,9 +157,9 @@ pub enum Event {
         upstream: Text,
         /// The server's name.
         server: Text,
-        /// The state before: `up`, `down`, `draining` ...
+        /// The state before: `up` or `draining`.
         from: Text,
-        /// The state now.
+        /// The state now: `up`, `draining` or `removed`.
         to: Text,
     },
     /// A listener accepts connections.

@@ -1,11 +1,17 @@
 //! One log line for each event: a message that never changes, and the variable parts as fields.
 //!
-//! Texts that a peer chose are written with their debug form, so that a line break in a client identifier can't
-//! forge a line.
+//! Texts that a peer chose are given as strings: the text format quotes and escapes them, so that a line break in a
+//! client identifier can't forge a line, and JSON has them as they are. The target is the role that an event is
+//! about, so that a level such as `gateway=debug` is also for its events.
 
 use tracing::{debug, error, info, warn};
 
 use super::Event;
+
+const BROKER: &str = "broker::events";
+const GATEWAY: &str = "gateway::events";
+/// Of the process, or of any of its roles.
+const PROCESS: &str = "tidegate::events";
 
 /// Writes the line: `info` for what is normal, `warn` for what a peer or a server did wrong, `error` for what
 /// this process can't do.
@@ -44,25 +50,27 @@ fn client(event: &Event) {
             keep_alive,
         } => {
             let username = username.as_deref();
-            info!(?clientid, username, proto_ver, %peer, %listener, clean_start, session_present, keep_alive,
+            info!(target: BROKER, clientid = &**clientid, username, proto_ver, %peer, %listener, clean_start, session_present, keep_alive,
                 "client connected");
         }
         Event::ClientDisconnected { clientid, peer, reason, detail } => {
-            info!(?clientid, %peer, %reason, ?detail, "client disconnected");
+            info!(target: BROKER, clientid = &**clientid, %peer, %reason, detail = &**detail, "client disconnected");
         }
         Event::ClientRefused { clientid, peer, reason, detail } => {
-            warn!(clientid = clientid.as_deref(), %peer, %reason, ?detail, "client refused");
+            warn!(target: BROKER, clientid = clientid.as_deref(), %peer, %reason, detail = &**detail, "client refused");
         }
         Event::SessionTakenOver { clientid, old_peer, new_peer } => {
-            info!(?clientid, %old_peer, %new_peer, "session taken over");
+            info!(target: BROKER, clientid = &**clientid, %old_peer, %new_peer, "session taken over");
         }
-        Event::SessionExpired { clientid } => info!(?clientid, "session expired"),
+        Event::SessionExpired { clientid } => {
+            info!(target: BROKER, clientid = &**clientid, "session expired");
+        }
         Event::MessageDropped { clientid, topic, rule, count } => {
-            warn!(clientid = clientid.as_deref(), ?topic, %rule, count, "messages dropped");
+            warn!(target: BROKER, clientid = clientid.as_deref(), topic = &**topic, %rule, count, "messages dropped");
         }
         Event::ProtocolViolation { clientid, peer, reason, clause, detail } => {
             let (clientid, clause) = (clientid.as_deref(), clause.as_deref());
-            warn!(clientid, %peer, %reason, clause, ?detail, "protocol violation");
+            warn!(target: PROCESS, clientid, %peer, %reason, clause, detail = &**detail, "protocol violation");
         }
         _ => {}
     }
@@ -82,7 +90,7 @@ fn gateway(event: &Event) {
         } => {
             // a connection is one line at its end: the gateway's session log
             let username = username.as_deref();
-            debug!(?clientid, username, proto_ver, %peer, %listener, %upstream, %server, %chosen_by,
+            debug!(target: GATEWAY, clientid = &**clientid, username, proto_ver, %peer, %listener, %upstream, %server, %chosen_by,
                 "gateway connected a client");
         }
         Event::GatewayDisconnected {
@@ -95,17 +103,17 @@ fn gateway(event: &Event) {
             duration_ms,
             reason,
         } => {
-            debug!(?clientid, %peer, %upstream, %server, bytes_in, bytes_out, duration_ms, %reason,
+            debug!(target: GATEWAY, clientid = &**clientid, %peer, %upstream, %server, bytes_in, bytes_out, duration_ms, %reason,
                 "gateway connection ended");
         }
         Event::GatewayRefused { peer, listener, reason } => {
-            warn!(%peer, %listener, %reason, "gateway refused a connection");
+            warn!(target: GATEWAY, %peer, %listener, %reason, "gateway refused a connection");
         }
         Event::UpstreamFailed { upstream, server, error } => {
-            warn!(%upstream, %server, ?error, "upstream server failed");
+            warn!(target: GATEWAY, %upstream, %server, error = &**error, "upstream server failed");
         }
         Event::ServerStateChanged { upstream, server, from, to } => {
-            warn!(%upstream, %server, %from, %to, "upstream server changed its state");
+            warn!(target: GATEWAY, %upstream, %server, %from, %to, "upstream server changed its state");
         }
         _ => {}
     }
@@ -113,17 +121,21 @@ fn gateway(event: &Event) {
 
 fn process(event: &Event) {
     match event {
-        Event::ListenerStarted { listener, bind } => info!(%listener, %bind, "listener started"),
+        Event::ListenerStarted { listener, bind } => {
+            info!(target: PROCESS, %listener, %bind, "listener started");
+        }
         Event::ListenerStopped { listener, bind, reason } => {
-            info!(%listener, %bind, %reason, "listener stopped");
+            info!(target: PROCESS, %listener, %bind, %reason, "listener stopped");
         }
         Event::ConfigReloaded { source, changes } => {
-            info!(%source, ?changes, "configuration in force");
+            info!(target: PROCESS, %source, ?changes, "configuration in force");
         }
         Event::ConfigRejected { problems } => {
-            warn!(?problems, "configuration rejected, the old one stays in force");
+            warn!(target: PROCESS, ?problems, "configuration rejected, the old one stays in force");
         }
-        Event::EngineTrouble { primitive, error } => error!(%primitive, ?error, "engine trouble"),
+        Event::EngineTrouble { primitive, error } => {
+            error!(target: PROCESS, %primitive, error = &**error, "engine trouble");
+        }
         _ => {}
     }
 }

@@ -183,7 +183,8 @@ impl io::Write for Lines {
 fn log_of(event: Event) -> String {
     let lines = Lines::default();
     let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::DEBUG);
+    let subscriber = subscriber.with_writer(move || writer.clone()).finish();
     tracing::subscriber::with_default(subscriber, || {
         Events::new(Clock::manual().0, 1).emit(event);
     });
@@ -210,6 +211,19 @@ fn a_client_identifier_can_not_forge_a_log_line() {
         count: 1,
     });
     assert_eq!(text.lines().count(), 1, "{text}");
+}
+
+#[test]
+fn json_has_texts_as_they_are_and_the_role_as_the_target() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().json().flatten_event(true);
+    let subscriber = subscriber.with_writer(move || writer.clone()).finish();
+    tracing::subscriber::with_default(subscriber, || {
+        Events::new(Clock::manual().0, 1).emit(expired("dev\"1"));
+    });
+    let line: serde_json::Value = serde_json::from_str(&lines.text()).unwrap();
+    assert_eq!((&line["clientid"], &line["target"]), (&json!("dev\"1"), &json!("broker::events")));
 }
 
 #[test]
