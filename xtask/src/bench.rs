@@ -23,6 +23,8 @@ use tools::Bench;
 
 /// Runs of a latency row in each turn; the best of them counts.
 const LATENCY_TRIES: usize = 5;
+/// Seconds of such a run: short, so that one of them meets no stall.
+const LATENCY_SECS: f64 = 1.0;
 /// Share by which latencies of equal programs differ.
 const LATENCY_NOISE: f64 = 0.1;
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::figures::{self, Measured, Row, Table};
 use super::process::{self, Launch, Quiet, Seat, Server};
 use super::tools::Bench;
-use super::{LATENCY_NOISE, LATENCY_TRIES, Wishes, in_turns};
+use super::{LATENCY_NOISE, LATENCY_SECS, LATENCY_TRIES, Wishes, in_turns};
 
 /// A scenario and how its answer is read.
 struct Scenario {
@@ -117,13 +117,13 @@ fn once(bench: &Bench, wishes: &Wishes, scenario: &Scenario, broker: Broker) -> 
     let port = process::free_port()?;
     let launch = broker.launch(bench, port)?.real_time(scenario.paced);
     let mut server = Server::start(&launch, &bench.folder, port)?;
+    let (tries, secs) = if scenario.paced { (LATENCY_TRIES, LATENCY_SECS) } else { (1, wishes.secs) };
     let load = Launch::new(&bench.mqload, Seat::Load, scenario.args)
         .real_time(scenario.paced)
-        .args(&format!("--port {port} --pid {} --secs {}", server.pid(), wishes.secs));
-    let limit = Duration::from_secs_f64(wishes.secs + 90.0);
-    let measured = figures::best_of(if scenario.paced { LATENCY_TRIES } else { 1 }, || {
-        read(&process::ask(&load, &bench.folder, limit)?, scenario.field)
-    })?;
+        .args(&format!("--port {port} --pid {} --secs {}", server.pid(), secs));
+    let limit = Duration::from_secs_f64(secs + 90.0);
+    let measured =
+        figures::best_of(tries, || read(&process::ask(&load, &bench.folder, limit)?, scenario.field))?;
     server.check_alive()?;
     Ok(measured)
 }

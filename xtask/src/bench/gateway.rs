@@ -60,7 +60,7 @@ fn scenarios() -> Vec<Scenario> {
         Scenario {
             row: Row::new("rate4k", "p99 at 4,000/s", "µs").with_noise(LATENCY_NOISE),
             load: Load::Lbbench {
-                args: "--mode msgs --conns 100 --rate 4000 --secs 2 --size 64",
+                args: "--mode msgs --conns 100 --rate 4000 --secs 1 --size 64",
                 field: "/latency/p99_us",
             },
             proxy: false,
