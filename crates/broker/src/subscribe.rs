@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 
-use engine::{EngineError, Op, Pos, Write};
+use engine::{EngineError, Expect, Op, Pos, Reply, Write};
 use mqtt::filter::{Filter, FilterError};
 use mqtt::packet::{
     Packet, ReasonProperties, RetainHandling, Suback, Subscribe, SubscriptionOptions, Unsuback, Unsubscribe,
@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use crate::connection::ConnId;
 use crate::message::{Left, NEVER};
 use crate::queue::Waiting as Queued;
-use crate::record;
+use crate::record::{self, Reader};
 use crate::router;
 use crate::session::{Search, Subscription};
 use crate::session_store;
@@ -300,7 +300,20 @@ impl Worker {
             });
         }
         for key in expired {
-            self.submit(Op::Put { writes: vec![Write::delete(key)] }, Waiting::Nobody("expiry"));
+            self.submit(Op::Get { key }, Waiting::Expired);
+        }
+    }
+
+    /// Removes the record of a retained message that has expired, unless another has taken its place meanwhile.
+    pub(crate) fn remove_expired(&mut self, result: Result<Reply, EngineError>) {
+        let Ok(Reply::Got(Some(found))) = result else { return };
+        let now = self.now.unix_ms;
+        let expired = Reader::versioned(&found.value)
+            .and_then(|mut r| Some(r.message()?.view().left(now) == Left::Expired))
+            .unwrap_or(false);
+        if expired {
+            let write = Write { expect: Expect::Rev(found.rev), ..Write::delete(found.key) };
+            self.submit(Op::Put { writes: vec![write] }, Waiting::Nobody("expiry"));
         }
     }
 }

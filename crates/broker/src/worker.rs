@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use engine::{Arrival, EngineError, Key, Op, Port, Pos, Reply, Shard, Token};
+use engine::{Arrival, EngineError, Expect, Key, Op, Port, Pos, Reply, Shard, Token, Write};
 use hashbrown::HashMap;
 use mqtt::codec::decode::{Role, decode};
 use mqtt::codec::{Decoded, encode};
@@ -62,6 +62,8 @@ pub(crate) enum Waiting {
     Retained(ConnId, Vec<RetainedFor>),
     /// Frames for a session that catches up.
     Replay(ConnId, Shard),
+    /// A retained message that has expired, as the register has it.
+    Expired,
     /// The removal of records of a client id that nobody has: it is free then.
     Removed(Arc<str>),
     /// Nobody waits; only errors matter.
@@ -739,7 +741,8 @@ impl Worker {
     fn enqueue(&mut self, op: Op, waiting: Waiting) {
         let token = self.in_engine.insert(InEngine { op: op.clone(), waiting, busy_since: None }) as Token;
         if let Op::Put { writes } = &op {
-            for write in writes {
+            // a write with a condition replaces nothing that it has not seen
+            for write in writes.iter().filter(|w| w.expect == Expect::Any) {
                 self.newest.insert(write.key.clone(), token);
             }
         }
@@ -750,7 +753,10 @@ impl Worker {
     /// be repeated after it.
     fn is_superseded(&self, token: Token) -> bool {
         match self.in_engine.get(token_index(token)).map(|e| &e.op) {
-            Some(Op::Put { writes }) => writes.iter().all(|w| self.newest.get(&w.key) != Some(&token)),
+            Some(Op::Put { writes }) => {
+                let replaced = |w: &Write| w.expect == Expect::Any && self.newest.get(&w.key) != Some(&token);
+                writes.iter().all(replaced)
+            }
             _ => false,
         }
     }
@@ -803,7 +809,7 @@ impl Worker {
             }
         }
         if let Err(error) = &result
-            && !matches!(error, EngineError::Truncated { .. })
+            && !matches!(error, EngineError::Truncated { .. } | EngineError::Conflict { .. })
         {
             tracing::warn!(%error, "the engine refused an operation");
         }
@@ -819,6 +825,7 @@ impl Worker {
             Waiting::Unsubscribed(id, packet_id, reasons) => self.unsubscribed(id, packet_id, reasons),
             Waiting::Retained(id, wanted) => self.send_retained(id, wanted),
             Waiting::Replay(id, shard) => self.replayed(id, shard, result),
+            Waiting::Expired => self.remove_expired(result),
             Waiting::Removed(client_id) => {
                 if let Some(owner) = self.shared.store.release(&client_id) {
                     self.tell_released(owner);

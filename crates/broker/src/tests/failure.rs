@@ -1,7 +1,7 @@
 //! An engine that cannot do something now: it is done later, and never over something newer.
 
 use engine::{EngineError, Op};
-use mqtt::packet::{Packet, Publish};
+use mqtt::packet::{Packet, Publish, PublishProperties};
 use mqtt::{QoS, ReasonCode};
 
 use super::rig::*;
@@ -59,4 +59,27 @@ fn a_released_packet_id_is_free_when_pubcomp_comes() {
     let done = publisher.read(&mut w);
     assert!(matches!(done.as_slice(), [Packet::Pubcomp(a)] if a.reason == ReasonCode::Success), "{done:?}");
     assert!(!w.keys().iter().any(|k| k.contains("/in/")));
+}
+
+/// A retained message that has expired is removed [MQTT-3.3.2-5], and never the one that took its place meanwhile.
+#[test]
+fn an_expired_retained_message_is_removed_and_not_its_successor() {
+    let mut w = world(2);
+    let publisher = Peer::connect(&mut w, 1, connect("pub", true, 0)).0;
+    let expiring = |topic: &str| {
+        let properties = PublishProperties { message_expiry_interval: Some(5), ..Default::default() };
+        let m = message(topic, QoS::AtLeastOnce, 1, b"old");
+        Packet::Publish(Publish { retain: true, properties, ..m })
+    };
+    publisher.ask(&mut w, expiring("r"));
+    publisher.ask(&mut w, expiring("s"));
+    w.advance(seconds(30));
+    w.pause(0, true);
+    w.advance(seconds(31));
+    publisher.ask(&mut w, retained(1, b"new"));
+    w.pause(0, false);
+    w.advance(seconds(2));
+    assert_eq!(w.keys(), ["default/r/r"]);
+    let sub = Peer::clean(&mut w, "sub");
+    assert_eq!(payloads(&sub.subscribe(&mut w, "#", QoS::AtMostOnce)), ["new"]);
 }
