@@ -25,10 +25,6 @@ const LOAD_PAGE: usize = 1_024;
 impl Worker {
     pub(crate) fn on_connect(&mut self, id: ConnId, connect: Connect<'_>) {
         let Some(conn) = self.conn_mut(id) else { return };
-        if conn.is_connected() {
-            self.violation(id, ReasonCode::ProtocolError, "MQTT-3.1.0-2", "a second CONNECT");
-            return;
-        }
         conn.version = connect.version;
         conn.max_packet = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
         if let Err((reason, why)) = self.judge(id, &connect) {
@@ -119,8 +115,14 @@ impl Worker {
     }
 
     pub(crate) fn refuse(&mut self, id: ConnId, reason: ReasonCode, why: &'static str) {
-        let properties = ConnackProperties { reason_string: Some(why.into()), ..Default::default() };
-        self.send(id, &Packet::Connack(Box::new(Connack { session_present: false, reason, properties })));
+        let mut connack =
+            Connack { session_present: false, reason, properties: ConnackProperties::default() };
+        connack.properties.reason_string = Some(why.into());
+        if !self.send(id, &Packet::Connack(Box::new(connack.clone()))) {
+            // without the explanation it may fit; otherwise the closed door is the answer
+            connack.properties.reason_string = None;
+            let _ = self.send(id, &Packet::Connack(Box::new(connack)));
+        }
         self.end(id, End::Refused(reason, why));
     }
 
@@ -404,7 +406,14 @@ impl Worker {
             };
         }
         let connack = Connack { session_present, reason: ReasonCode::Success, properties };
-        self.send(id, &Packet::Connack(Box::new(connack)));
+        if !self.send(id, &Packet::Connack(Box::new(connack))) {
+            let why = "CONNACK is larger than the client's Maximum Packet Size";
+            let end = End::Refused(ReasonCode::PacketTooLarge, why);
+            self.metrics.refused.inc();
+            self.tell_refused(id, Some(client_id), &end);
+            self.end(id, end);
+            return;
+        }
         self.metrics.connects.inc();
         if let Some(conn) = self.conn_mut(id) {
             conn.greeted = true;

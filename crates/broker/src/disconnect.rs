@@ -61,7 +61,7 @@ impl Worker {
         }
     }
 
-    fn tell_refused(&self, id: ConnId, client_id: Option<Arc<str>>, end: &End) {
+    pub(crate) fn tell_refused(&self, id: ConnId, client_id: Option<Arc<str>>, end: &End) {
         let Some(conn) = self.conn(id) else { return };
         let peer = conn.origin.peer;
         match end {
@@ -95,11 +95,14 @@ impl Worker {
             && let Some(reason) = end.reason_code()
         {
             // [MQTT-4.13.1-1]
-            let properties = DisconnectProperties {
-                reason_string: Some(end.detail()).filter(|d| !d.is_empty()).map(Into::into),
-                ..Default::default()
-            };
-            self.send(id, &Packet::Disconnect(Disconnect { reason, properties }));
+            let mut disconnect = Disconnect { reason, properties: DisconnectProperties::default() };
+            disconnect.properties.reason_string =
+                Some(end.detail()).filter(|d| !d.is_empty()).map(Into::into);
+            if !self.send(id, &Packet::Disconnect(disconnect.clone())) {
+                // without the explanation it may fit; otherwise the closed door says it
+                disconnect.properties.reason_string = None;
+                let _ = self.send(id, &Packet::Disconnect(disconnect));
+            }
         }
         let Some(conn) = self.conn_mut(id) else { return };
         if conn.greeted {

@@ -166,7 +166,7 @@ impl Worker {
             properties: ReasonProperties::default(),
             reasons: granted.reasons,
         };
-        self.send(id, &Packet::Suback(suback));
+        self.answer(id, &Packet::Suback(suback));
         if !retained.is_empty() {
             // behind the barrier the replica has everything that was acknowledged before this SUBSCRIBE
             self.submit(Op::Barrier { prefix: record::retained_prefix() }, Waiting::Retained(id, retained));
@@ -281,7 +281,7 @@ impl Worker {
 
     pub(crate) fn unsubscribed(&mut self, id: ConnId, packet_id: PacketId, reasons: Vec<ReasonCode>) {
         let unsuback = Unsuback { packet_id, properties: ReasonProperties::default(), reasons };
-        self.send(id, &Packet::Unsuback(unsuback));
+        self.answer(id, &Packet::Unsuback(unsuback));
         self.go_on_after_write(id);
     }
 

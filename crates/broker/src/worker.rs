@@ -414,19 +414,30 @@ impl Worker {
         self.mark_dirty(id.slot);
     }
 
-    /// Encodes a packet for the connection's version.
-    pub(crate) fn send(&mut self, id: ConnId, packet: &Packet<'_>) {
-        let Some(conn) = self.conn(id) else { return };
+    /// Encodes a packet for the connection's version. `false`: the client takes none that large [MQTT-3.1.2-24], nothing was
+    /// written.
+    #[must_use]
+    pub(crate) fn send(&mut self, id: ConnId, packet: &Packet<'_>) -> bool {
+        let Some(conn) = self.conn(id) else { return true };
         let (version, max) = (conn.version, conn.max_packet);
         if encode::encoded_len(packet, version) > max as usize {
-            // [MQTT-3.1.2-24]: only explanations make our packets large; the caller leaves them out
-            return;
+            return false;
         }
         self.write(id, |out| {
             if let Err(error) = encode::encode(packet, version, out) {
                 tracing::error!(packet = packet.name(), %error, "a packet of our own could not be encoded");
             }
         });
+        true
+    }
+
+    /// Sends an answer that its client waits for. One that it does not take [MQTT-3.1.2-24] ends the connection: it would wait
+    /// for ever.
+    pub(crate) fn answer(&mut self, id: ConnId, packet: &Packet<'_>) {
+        if !self.send(id, packet) {
+            let detail = "the answer is larger than the client's Maximum Packet Size";
+            self.violation(id, ReasonCode::PacketTooLarge, "MQTT-3.1.2-24", detail);
+        }
     }
 
     pub(crate) fn mark_dirty(&mut self, slot: u32) {
@@ -554,6 +565,11 @@ impl Worker {
                     "MQTT-3.1.0-1",
                     "the first packet is not CONNECT",
                 );
+                return input.len();
+            }
+            if conn.is_connected() && rest[0] >> 4 == 1 {
+                // whatever it says: its own faults have Reason Codes that only CONNACK can carry
+                self.violation(id, ReasonCode::ProtocolError, "MQTT-3.1.0-2", "a second CONNECT");
                 return input.len();
             }
             match decode(rest, conn.version, Role::Client, self.config.max_packet_size) {

@@ -3,6 +3,7 @@
 
 use mqtt::packet::{Packet, SubscriptionOptions};
 use mqtt::{QoS, ReasonCode, Version};
+use runtime::events::Event;
 
 use super::rig::*;
 use crate::config::BrokerConfig;
@@ -186,6 +187,47 @@ fn a_will_with_too_many_levels_is_refused() {
     assert_eq!(peer.version, Version::V5);
     match peer.read(&mut w).as_slice() {
         [Packet::Connack(connack)] => assert_eq!(connack.reason, ReasonCode::TopicNameInvalid),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A client that takes no packet as large as an answer it must have is not left waiting [MQTT-3.1.2-24].
+#[test]
+fn a_client_that_cannot_take_its_answer_is_not_left_waiting() {
+    let mut w = world(1);
+    let mut tiny = connect("tiny", true, 0);
+    tiny.properties.maximum_packet_size = Some(6);
+    let peer = Peer::begin(&mut w, 0, tiny);
+    w.run();
+    assert_eq!(peer.read(&mut w), []);
+    assert!(w.is_closed(peer.link));
+    assert!(w.events().iter().any(|e| matches!(e, Event::ClientRefused { .. })));
+    peer.cut(&mut w);
+    assert_eq!(w.shared.registry.len(), 0);
+
+    let mut small = connect("small", true, 0);
+    small.properties.maximum_packet_size = Some(30);
+    let (peer, _) = Peer::connect(&mut w, 0, small);
+    let filters: Vec<String> = (0..40).map(|n| n.to_string()).collect();
+    let filters: Vec<_> = filters.iter().map(|f| (f.as_str(), SubscriptionOptions::default())).collect();
+    match peer.ask(&mut w, subscribe(1, &filters)).as_slice() {
+        [Packet::Disconnect(disconnect)] => {
+            assert_eq!(disconnect.reason, ReasonCode::PacketTooLarge);
+            assert_eq!(disconnect.properties.reason_string, None, "it would not fit");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A second CONNECT is a protocol error whatever it says [MQTT-3.1.0-2], [MQTT-4.13.1-1].
+#[test]
+fn a_second_connect_of_an_unknown_version_is_a_protocol_error() {
+    let mut w = world(1);
+    let peer = Peer::clean(&mut w, "twice");
+    w.write(peer.link, b"\x10\x0D\x00\x04MQTT\x09\x02\x00\x00\x00\x00\x00");
+    w.run();
+    match peer.read(&mut w).as_slice() {
+        [Packet::Disconnect(disconnect)] => assert_eq!(disconnect.reason, ReasonCode::ProtocolError),
         other => panic!("{other:?}"),
     }
 }
