@@ -16,7 +16,7 @@ use runtime::lifecycle::{Readiness, Shutdown, sd_notify};
 use runtime::metrics::Registry;
 use runtime::telemetry;
 use runtime::workers::Workers;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{self, Config};
 use crate::process::{EventMetrics, Inner, Process};
@@ -73,6 +73,8 @@ fn serve(file: Option<PathBuf>, config: Config, telemetry: telemetry::Telemetry)
         .enable_all()
         .build()?;
     let _entered = control.enter();
+    // From here on a signal is remembered: one that comes during the start does not end the process half way.
+    let mut signals = Signals::new()?;
     let workers = Workers::start(config.node.workers, clock.clone())?;
     let engine: Option<Arc<dyn Engine>> = config.broker.as_ref().map(|_| start_engine(&config));
     let broker = match (&config.broker, &engine) {
@@ -134,7 +136,7 @@ fn serve(file: Option<PathBuf>, config: Config, telemetry: telemetry::Telemetry)
         readiness.set("started", true);
         sd_notify::main_pid(std::process::id());
         sd_notify::ready();
-        let reason = until_stopped(&process).await?;
+        let reason = signals.until_stop(&process).await;
         tracing::info!(reason, "stopping");
         sd_notify::stopping();
         readiness.set("started", false);
@@ -144,8 +146,7 @@ fn serve(file: Option<PathBuf>, config: Config, telemetry: telemetry::Telemetry)
         if let Some(admin) = admin {
             admin.finished().await;
         }
-        Ok::<(), Failure>(())
-    })?;
+    });
     if let Some(engine) = engine {
         engine.shutdown();
     }
@@ -179,19 +180,33 @@ fn start_engine(config: &Config) -> Arc<dyn Engine> {
     MemoryEngine::new(limits, || Clock::system().now())
 }
 
-/// Waits for a signal that ends the process; SIGHUP reloads.
-async fn until_stopped(process: &Process) -> Result<&'static str, Failure> {
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
-    let mut hup = signal(SignalKind::hangup())?;
-    loop {
-        tokio::select! {
-            _ = term.recv() => return Ok("SIGTERM"),
-            _ = int.recv() => return Ok("SIGINT"),
-            _ = hup.recv() => {
-                let process = process.clone();
-                // refused or not, the event and the log tell; the process goes on
-                let _ = tokio::task::spawn_blocking(move || process.reload_from("signal")).await;
+/// What an operator or a service manager tells a process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for a signal that ends the process; SIGHUP reloads.
+    async fn until_stop(&mut self, process: &Process) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => {
+                    let process = process.clone();
+                    // refused or not, the event and the log tell; the process goes on
+                    let _ = tokio::task::spawn_blocking(move || process.reload_from("signal")).await;
+                }
             }
         }
     }
