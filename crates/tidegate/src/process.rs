@@ -11,7 +11,7 @@ use runtime::clock::rfc3339;
 use runtime::events::{Event, Events, Record, Text};
 use runtime::lifecycle::{Readiness, sd_notify};
 use runtime::metrics::{Collect, Desc, Exposition, Kind, Registry};
-use runtime::telemetry::Telemetry;
+use runtime::telemetry::{Telemetry, TelemetryConfig};
 
 use crate::config::{self, Config};
 
@@ -66,18 +66,7 @@ impl Process {
         };
         let new = config::load(Some(file)).map_err(|error| error.lines())?;
         let old = self.0.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut restart_needed = Vec::new();
-        let mut needs = |differs: bool, what: &str| {
-            if differs {
-                restart_needed.push(format!("{what} changes with the next start"));
-            }
-        };
-        needs(new.node != old.node, "[node]");
-        needs(new.engine != old.engine, "[engine]");
-        needs(new.admin != old.admin, "[admin]");
-        needs(new.broker.is_some() != old.broker.is_some(), "whether there is a [broker]");
-        needs(new.gateway.is_some() != old.gateway.is_some(), "whether there is a [gateway]");
-        needs(new.log.format != old.log.format, "log.format");
+        let restart_needed = restart_needed(&old, &new);
         let mut changes = Vec::new();
         let refused = |error: &dyn std::fmt::Display| vec![format!("{}: {error}", file.display())];
         if let (Some(gateway), Some(config)) = (&self.0.gateway, &new.gateway) {
@@ -100,9 +89,38 @@ impl Process {
         {
             changes.push(format!("the log level is {}", new.log.filter));
         }
-        let kept = Config { node: old.node, engine: old.engine, admin: old.admin, ..new };
-        *self.0.config.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+        *self.0.config.lock().unwrap_or_else(PoisonError::into_inner) = in_force(old, new);
         Ok(Reloaded { changes, restart_needed })
+    }
+}
+
+/// What a reload can't change, one sentence each.
+fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
+    let parts = [
+        (new.node != old.node, "[node]"),
+        (new.engine != old.engine, "[engine]"),
+        (new.admin != old.admin, "[admin]"),
+        (new.broker.is_some() != old.broker.is_some(), "whether there is a [broker]"),
+        (new.gateway.is_some() != old.gateway.is_some(), "whether there is a [gateway]"),
+        (new.log.format != old.log.format, "log.format"),
+    ];
+    let differing = parts.into_iter().filter(|(differs, _)| *differs);
+    differing.map(|(_, what)| format!("{what} changes with the next start")).collect()
+}
+
+/// What is in force after a reload: the new file, and of the old one what only a start can change. The next reload is
+/// compared with it, so it must not say what the process does not do.
+fn in_force(old: Config, new: Config) -> Config {
+    fn role<T>(old: Option<T>, new: Option<T>) -> Option<T> {
+        if old.is_some() == new.is_some() { new } else { old }
+    }
+    Config {
+        node: old.node,
+        engine: old.engine,
+        admin: old.admin,
+        broker: role(old.broker, new.broker),
+        gateway: role(old.gateway, new.gateway),
+        log: TelemetryConfig { format: old.log.format, ..new.log },
     }
 }
 
@@ -148,7 +166,7 @@ pub(crate) struct EventMetrics(pub(crate) Events);
 
 static EVENTS: Desc = Desc {
     name: "tidegate_events_total",
-    help: "Events of the catalogue, by type",
+    help: "Events of the catalogue, by type.",
     kind: Kind::Counter,
     labels: &["type"],
 };
@@ -158,5 +176,40 @@ impl Collect for EventMetrics {
         for (kind, count) in self.0.counts() {
             out.sample(&EVENTS, &[kind], count as f64);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        config::parse(Path::new("t.toml"), text).unwrap()
+    }
+
+    #[test]
+    fn what_needs_a_restart_is_told_at_every_reload_until_there_is_one() {
+        let gateway = "[[gateway.listeners]]\nbind = \"127.0.0.1:1880\"\nupstream = \"b\"\n\
+                       [[gateway.upstreams]]\nname = \"b\"\nservers = [{ address = \"127.0.0.1:1883\" }]\n";
+        let old = config(&format!("[broker]\n{gateway}"));
+        let new = config(
+            "[node]\nname = \"other\"\n[broker]\nmax_inflight = 7\n[log]\nlevel = \"debug\"\nformat = \"json\"\n",
+        );
+        let told = restart_needed(&old, &new);
+        assert_eq!(
+            told,
+            [
+                "[node] changes with the next start",
+                "whether there is a [gateway] changes with the next start",
+                "log.format changes with the next start",
+            ]
+        );
+        let now = in_force(old.clone(), new.clone());
+        assert_eq!((&now.node, &now.gateway), (&old.node, &old.gateway), "they run on");
+        assert_eq!((&now.broker, &*now.log.filter), (&new.broker, "debug"), "these have changed");
+        assert_eq!(restart_needed(&now, &new), told);
+        assert!(restart_needed(&now, &old).is_empty(), "back to what it was");
     }
 }
