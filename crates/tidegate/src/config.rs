@@ -1,6 +1,7 @@
 //! The whole configuration: one TOML file, one section a role. A role runs where its section is present; with no file
 //! at all there are a broker and its API on this machine.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use admin::AdminConfig;
@@ -55,7 +56,12 @@ pub(crate) fn load(file: Option<&Path>) -> Result<Config, LoadError> {
     };
     let text =
         std::fs::read_to_string(file).map_err(|error| LoadError::File { file: file.to_owned(), error })?;
-    Ok(read(&Document::parse(file, &text)?, Some(file))?)
+    Ok(parse(file, &text)?)
+}
+
+/// Reads what stands in the file.
+pub(crate) fn parse(file: &Path, text: &str) -> Result<Config, Problems> {
+    read(&Document::parse(file, text)?, Some(file))
 }
 
 /// Why there is no configuration.
@@ -84,9 +90,29 @@ fn read(document: &Document, file: Option<&Path>) -> Result<Config, Problems> {
         let folder = file.and_then(Path::parent);
         let node = root.table("node", |t| read_node(t, folder));
         let engine = root.table("engine", read_engine).unwrap_or_default();
-        let mut broker = root.table("broker", broker::config::read);
-        let gateway = root.table("gateway", gateway::config::read);
-        let mut admin = root.table("admin", admin::config::read);
+        let mut taken = Vec::new();
+        let mut broker = root.table("broker", |t| {
+            let broker = broker::config::read(t);
+            taken.extend(broker.listeners.iter().map(|listener| (listener.bind, "the broker")));
+            broker
+        });
+        let gateway = root.table("gateway", |t| {
+            let gateway = gateway::config::read(t);
+            for (index, listener) in gateway.listeners.iter().enumerate() {
+                if let Some(problem) = clash(listener.bind, &taken) {
+                    t.element_problem("listeners", index, problem);
+                }
+            }
+            taken.extend(gateway.listeners.iter().map(|listener| (listener.bind, "the gateway")));
+            gateway
+        });
+        let mut admin = root.table("admin", |t| {
+            let admin = admin::config::read(t);
+            if let Some(problem) = clash(admin.bind, &taken) {
+                t.problem("bind", problem);
+            }
+            admin
+        });
         let log = root.table("log", TelemetryConfig::read).unwrap_or_default();
         if file.is_none() {
             broker = Some(BrokerConfig::default());
@@ -107,6 +133,12 @@ fn read(document: &Document, file: Option<&Path>) -> Result<Config, Problems> {
             log,
         }
     })
+}
+
+/// What stands against an address, if another role of this process listens there.
+fn clash(bind: SocketAddr, taken: &[(SocketAddr, &str)]) -> Option<String> {
+    let (_, role) = taken.iter().find(|(other, _)| bind.port() != 0 && *other == bind)?;
+    Some(format!("another address than {bind}, where {role} listens"))
 }
 
 fn read_node(t: &mut Table<'_>, folder: Option<&Path>) -> NodeConfig {
@@ -177,9 +209,8 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Config, Vec<String>> {
-        let file = Path::new("/etc/tidegate/t.toml");
-        let document = Document::parse(file, text).map_err(|p| vec![p.to_string()])?;
-        read(&document, Some(file)).map_err(|p| p.iter().map(ToString::to_string).collect())
+        super::parse(Path::new("/etc/tidegate/t.toml"), text)
+            .map_err(|p| p.iter().map(ToString::to_string).collect())
     }
 
     #[test]
@@ -200,6 +231,26 @@ mod tests {
         let defaults =
             BrokerConfig { max_session_expiry: broker.max_session_expiry, ..BrokerConfig::default() };
         assert_eq!(BrokerConfig { listeners: defaults.listeners.clone(), ..broker }, defaults);
+        let gateway = config.gateway.unwrap();
+        let smallest = "[[gateway.listeners]]\nbind = \"127.0.0.1:1880\"\nupstream = \"brokers\"\n[[gateway.upstreams]]\n\
+                        name = \"brokers\"\nservers = [{ address = \"a:1\" }, { address = \"b:1\" }]\n";
+        let defaults = parse(smallest).unwrap().gateway.unwrap();
+        let ([listener], [upstream]) = (&*gateway.listeners, &*gateway.upstreams) else {
+            panic!("one of each")
+        };
+        let (accept_rate, idle_timeout) = (listener.accept_rate, listener.idle_timeout);
+        let trusted_proxies = listener.trusted_proxies.clone();
+        let other = gateway::config::ListenerConfig {
+            accept_rate,
+            idle_timeout,
+            trusted_proxies,
+            ..defaults.listeners[0].clone()
+        };
+        assert_eq!(*listener, other);
+        let (proxy_protocol, servers) = (upstream.proxy_protocol, upstream.servers.clone());
+        let other =
+            gateway::config::UpstreamConfig { proxy_protocol, servers, ..defaults.upstreams[0].clone() };
+        assert_eq!(*upstream, other);
         assert_eq!(config.engine, EngineConfig::default());
         assert_eq!(config.admin, Some(AdminConfig::default()));
         assert_eq!(config.log, TelemetryConfig::default());
@@ -233,6 +284,26 @@ mod tests {
             let begin = format!("/etc/tidegate/t.toml:{line}: {key}: ");
             assert!(problems.iter().any(|p| p.starts_with(&begin)), "no {begin:?} in {problems:#?}");
         }
+    }
+
+    #[test]
+    fn roles_that_listen_at_the_same_address_are_a_problem_of_the_file() {
+        let text = |gateway: u16, admin: u16| {
+            format!(
+                "[[broker.listeners]]\nbind = \"127.0.0.1:1883\"\n[[gateway.listeners]]\nbind = \"127.0.0.1:{gateway}\"\n\
+                 upstream = \"b\"\n[[gateway.upstreams]]\nname = \"b\"\nservers = [{{ address = \"10.0.0.1:1883\" }}]\n\
+                 [admin]\nbind = \"127.0.0.1:{admin}\"\n"
+            )
+        };
+        assert!(parse(&text(1880, 18083)).is_ok());
+        assert_eq!(
+            parse(&text(1883, 1883)).unwrap_err(),
+            [
+                "/etc/tidegate/t.toml:3: gateway.listeners[0]: a table: another address than 127.0.0.1:1883, where the broker listens",
+                "/etc/tidegate/t.toml:10: admin.bind: \"127.0.0.1:1883\": another address than 127.0.0.1:1883, where the broker listens",
+            ]
+        );
+        assert!(parse(&text(0, 0)).is_ok(), "the system chooses different ones");
     }
 
     #[test]
