@@ -47,12 +47,12 @@ impl Dialer {
         self.connect_timeout
     }
 
-    /// Connects, with no delay and keep-alive. When the ports of a source address to this server are used up, the next
-    /// address has its turn, each once.
+    /// Connects, with no delay and keep-alive. When the ports of a source address to this server are used up, or it is
+    /// not this machine's, the next address has its turn, each once.
     ///
     /// # Errors
     /// `TimedOut` after the timeout; `InvalidInput` when there are source addresses but none of the server's
-    /// family; `AddrNotAvailable` when no source address has a port left; or what the network said.
+    /// family; `AddrNotAvailable` when no source address is this machine's and has a port left; or what the network said.
     pub async fn connect(&self, addr: SocketAddr) -> io::Result<TcpStream> {
         let attempt = async { connect_in_turn(self.sources_for(addr)?, addr, open).await };
         match tokio::time::timeout(self.connect_timeout, attempt).await {
@@ -82,12 +82,22 @@ impl Dialer {
     }
 }
 
-/// Whether no port is left between this source and the server. The kernel says `EADDRNOTAVAIL` at connect(2).
-fn exhausted(error: &io::Error) -> bool {
+/// Whether this source can't be used: the kernel says `EADDRNOTAVAIL` at bind(2) where the address is not this
+/// machine's, and at connect(2) where no port is left between it and the server.
+fn unusable(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse)
 }
 
-/// Connects from the first of the sources that has a port left.
+/// The same error in a sentence that says which address it is about.
+fn told(error: &io::Error, what: &str, source: Option<IpAddr>, addr: SocketAddr) -> io::Error {
+    let from = source.map(|source| format!(" from {source}")).unwrap_or_default();
+    io::Error::new(error.kind(), format!("cannot connect{from} to {addr}: {what}"))
+}
+
+const NO_SUCH_ADDRESS: &str = "this machine has no such source address";
+const NO_PORT: &str = "no local port is left for this pair of addresses; more source addresses have more";
+
+/// Connects from the first of the sources that is this machine's and has a port left.
 async fn connect_in_turn(
     sources: Vec<Option<IpAddr>>,
     addr: SocketAddr,
@@ -95,13 +105,20 @@ async fn connect_in_turn(
 ) -> io::Result<TcpStream> {
     let mut last = None;
     for source in sources {
-        let socket = TcpSocket::from_std_stream(open(source, addr)?.into());
+        let socket = match open(source, addr) {
+            Ok(socket) => TcpSocket::from_std_stream(socket.into()),
+            Err(error) if unusable(&error) => {
+                last = Some(told(&error, NO_SUCH_ADDRESS, source, addr));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         match socket.connect(addr).await {
             Ok(stream) => {
                 configure(&stream)?;
                 return Ok(stream);
             }
-            Err(error) if exhausted(&error) => last = Some(error),
+            Err(error) if unusable(&error) => last = Some(told(&error, NO_PORT, source, addr)),
             Err(error) => return Err(error),
         }
     }

@@ -103,6 +103,7 @@ fn a_source_port_serves_every_server_once() {
         assert_eq!(one.local_addr().unwrap().port(), port);
         let error = connect_in_turn(vec![source], first, narrow).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
+        assert_eq!(error.to_string(), format!("cannot connect from 127.0.0.9 to {first}: {NO_PORT}"));
         // The next source address has its turn then.
         let three = connect_in_turn(vec![source, Some(ip("127.0.0.8"))], first, narrow).await.unwrap();
         assert_eq!(three.local_addr().unwrap(), SocketAddr::new(ip("127.0.0.8"), port));
@@ -144,6 +145,13 @@ fn a_source_address_of_another_machine_is_an_error() {
         let (_listener, addr) = server().await;
         let error = Dialer::new(vec![ip("192.0.2.1")], WAIT).connect(addr).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
+        assert_eq!(error.to_string(), format!("cannot connect from 192.0.2.1 to {addr}: {NO_SUCH_ADDRESS}"));
+        // One among others costs no connection: the next has its turn.
+        let dialer = Dialer::new(vec![ip("192.0.2.1"), ip("127.0.0.2")], WAIT);
+        for _ in 0..2 {
+            let stream = dialer.connect(addr).await.unwrap();
+            assert_eq!(stream.local_addr().unwrap().ip(), ip("127.0.0.2"));
+        }
     });
 }
 
