@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::path::Path;
 
-use crate::harness::address::{at, own};
+use crate::harness::address::{API, GATE, MQTT, at, own};
 use crate::harness::process::{run, text};
 use crate::harness::server::tidegate;
 use crate::harness::{Site, Tidegate};
@@ -89,9 +89,9 @@ fn a_missing_file_is_one_sentence() {
 
 #[test]
 fn a_port_in_use_is_one_sentence_for_every_role() {
-    let mosquitto = at(own(), 1883);
+    let mosquitto = at(own(), MQTT);
     let whole = || Site::new("node1").broker("", "").gateway("", "", &[("mq1", mosquitto)]);
-    for port in [1883, 1880, 18083] {
+    for port in [MQTT, GATE, API] {
         let site = whole();
         let _other = TcpListener::bind(at(site.address, port)).expect("an address of our own");
         let address = at(site.address, port);
@@ -185,7 +185,7 @@ fn a_mistake_on_the_command_line_is_exit_code_2() {
 
 #[test]
 fn ctl_says_in_one_sentence_that_nobody_answers() {
-    let nobody = at(own(), 18083);
+    let nobody = at(own(), API);
     let output = run(&mut tidegate(&["ctl", "--api", &format!("http://{nobody}"), "clients", "list"]));
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stderr);

@@ -16,7 +16,7 @@ fn connack_says_what_the_broker_allows() {
         properties: ConnectProperties { session_expiry_interval: Some(u32::MAX), ..Default::default() },
         ..device::connect(Version::V5, "")
     };
-    let (_, connack) = Device::connect_from(Ipv4Addr::LOCALHOST.into(), broker.mqtt(), &connect);
+    let (_device, connack) = Device::connect_from(Ipv4Addr::LOCALHOST.into(), broker.mqtt(), &connect);
     let told = connack.properties;
     assert_eq!(told.maximum_packet_size, Some(65_536), "(3.2.2.3.6)");
     assert_eq!(told.receive_maximum, Some(7), "(3.2.2.3.3)");
@@ -229,14 +229,14 @@ fn a_stream_that_is_no_connect_is_closed() {
 }
 
 #[test]
-fn an_unknown_protocol_version_is_named() {
+fn an_unknown_protocol_version_is_refused_in_words_that_every_client_reads() {
     let broker = Tidegate::broker("node1");
-    let mut newer = Device::connect(broker.mqtt(), &device::connect(Version::V5, "warm-up"));
-    newer.nothing_more();
-    // Level 6 with the name MQTT: [MQTT-3.1.2-2]
-    let mut next = Device::dial(broker.mqtt());
-    next.send_bytes(b"\x10\x0d\x00\x04MQTT\x06\x02\x00\x3c\x00\x00\x00");
-    let event = broker.event("protocol_violation", |event| event["clause"] == "MQTT-3.1.2-2");
+    let mut newer = Device::dial(broker.mqtt());
+    let peer = newer.local().to_string();
+    // Level 6 with the name MQTT [MQTT-3.1.2-2]; the answer is return code 1 [v3 MQTT-3.1.2-2].
+    newer.send_bytes(b"\x10\x0d\x00\x04MQTT\x06\x02\x00\x3c\x00\x00\x00");
+    newer.expect_refusal(ReasonCode::UnsupportedProtocolVersion);
+    let event = broker.event("client_refused", |event| event["peer"] == peer);
     assert_eq!(event["reason"], "unsupported_protocol_version", "{event}");
 }
 

@@ -4,18 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::harness::address::eight_ports;
 use crate::harness::http::{get, try_ask};
 use crate::harness::mosquitto::client;
 use crate::harness::process::{run, text};
 use crate::harness::server::tidegate;
 use crate::harness::{DEADLINE, Process, eventually};
 
-/// Six ports on 127.0.0.1 that no other test uses at the same time: below those that the kernel gives to clients.
+/// Six ports on 127.0.0.1 and a folder.
 struct Place {
     gateway: u16,
     folder: tempfile::TempDir,
@@ -23,13 +23,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        static TAKEN: AtomicU16 = AtomicU16::new(0);
-        // Ids of processes that live at the same time are close to each other and never the same.
-        let number = (std::process::id() % 1_000) as u16 + TAKEN.fetch_add(1, Ordering::Relaxed) * 100;
-        Self {
-            gateway: 20_000 + number % 1_000 * 8,
-            folder: tempfile::tempdir().expect("a temporary folder"),
-        }
+        Self { gateway: eight_ports(), folder: tempfile::tempdir().expect("a temporary folder") }
     }
 
     fn ports(&self) -> [u16; 6] {

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
 use mqtt::{ReasonCode, Version};
 
-use crate::harness::address::{at, own, source};
+use crate::harness::address::{MQTT, at, own, source};
 use crate::harness::fleet::{gateway, mosquittos};
 use crate::harness::haproxy::Haproxy;
 use crate::harness::{DEADLINE, Device, Site, Tidegate, device};
@@ -56,7 +56,7 @@ fn a_listener_that_wants_client_ids_says_so() {
 
 #[test]
 fn a_stream_that_is_no_mqtt_is_refused_or_passed_on_byte_for_byte() {
-    let server = TcpListener::bind(at(own(), 1883)).expect("an address of our own");
+    let server = TcpListener::bind(at(own(), MQTT)).expect("an address of our own");
     let address = server.local_addr().expect("its address");
     let strict = Site::new("strict").gateway("", "", &[("any", address)]).start();
     let mut web = Device::dial(strict.gate());

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use mqtt::{QoS, Version};
 
-use crate::harness::address::own;
+use crate::harness::address::{eight_ports, own};
 use crate::harness::mosquitto::{publish, subscribe};
 use crate::harness::{Device, Mosquitto, Site, Tidegate, device, eventually};
 
@@ -51,15 +51,9 @@ fn a_mosquitto_bridge_through_the_gateway_stays_at_its_server() {
     drop(site);
 }
 
-/// A port that nothing listens on at the moment, on an address that is not ours alone.
-fn free_port(address: std::net::IpAddr) -> u16 {
-    let listener = std::net::TcpListener::bind((address, 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
-}
-
 #[test]
 fn servers_may_be_names_and_the_hash_sees_the_name() {
-    let port = free_port(Ipv4Addr::LOCALHOST.into());
+    let port = eight_ports();
     let named = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let site = Site::new("node1");
     let sections = format!("[broker]\n[[broker.listeners]]\nbind = \"{named}\"\n");
@@ -89,7 +83,7 @@ fn servers_may_be_names_and_the_hash_sees_the_name() {
 
 #[test]
 fn ipv6_devices_keep_their_address_through_the_gateway() {
-    let port = free_port(Ipv6Addr::LOCALHOST.into());
+    let port = eight_ports();
     let six = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
     let broker = Site::new("node1").broker("", "proxy_protocol = true").start();
     let gateway = Site::new("gateway");

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
 
-use crate::harness::address::{at, own};
+use crate::harness::address::{MQTT, at, own};
 use crate::harness::mosquitto::{client, publish, publish_input, subscribe};
 use crate::harness::process::{run, run_with, text};
 use crate::harness::server::tidegate;
@@ -48,30 +48,33 @@ fn subscribers_agree(
     ours
 }
 
-/// Messages of every QoS, an empty payload, and bytes that are no text.
-fn some_messages(to: SocketAddr) {
-    publish(to, &["-t", "a/b", "-m", "räum 1", "-q", "1"]);
-    publish(to, &["-t", "a/b", "-n", "-q", "2"]);
-    publish_input(to, &["-t", "a/c d", "-s", "-q", "1"], b"\x00\x01\xff line\nnext\t");
-    publish(to, &["-t", "a", "-m", "{\"v\": 1}", "-q", "2"]);
+/// Four messages: text, nothing, bytes that are no text, and text again. All of one QoS: mosquitto_sub shows a message of
+/// QoS 2 not before its PUBREL, so one of QoS 1 can overtake it there.
+fn four_messages(to: SocketAddr, qos: &str) {
+    publish(to, &["-t", "a/b", "-m", "räum 1", "-q", qos]);
+    publish(to, &["-t", "a/b", "-n", "-q", qos]);
+    publish_input(to, &["-t", "a/c d", "-s", "-q", qos], b"\x00\x01\xff line\nnext\t");
+    publish(to, &["-t", "a", "-m", "{\"v\": 1}", "-q", qos]);
 }
 
 #[test]
 fn sub_prints_the_same_bytes_in_every_format() {
     let broker = Tidegate::broker("node1");
     let base = ["-t", "a/#", "-q", "2", "-C", "4"];
-    for format in [
-        &[][..],
-        &["-v"],
-        &["-N"],
-        &["-N", "-v"],
-        &["-F", "%t|%q|%r|%l|%x|%X|%p|%%|@@"],
-        &["-F", "\\t%p\\\\\\n%t\\0end"],
-        &["-F", "%p %m"],
-        &["-V", "5", "-F", "%t %p %A %C %D %E %F %P %R %S."],
-        &["-V", "31", "-v"],
+    for (qos, format) in [
+        ("1", &[][..]),
+        ("1", &["-v"]),
+        ("2", &["-v"]),
+        ("1", &["-N"]),
+        ("1", &["-N", "-v"]),
+        ("1", &["-F", "%t|%q|%r|%l|%x|%X|%p|%%|@@"]),
+        ("2", &["-F", "%q %r %t"]),
+        ("1", &["-F", "\\t%p\\\\\\n%t\\0end"]),
+        ("1", &["-F", "%p %m"]),
+        ("1", &["-V", "5", "-F", "%t %p %A %C %D %E %F %P %R %S."]),
+        ("1", &["-V", "31", "-v"]),
     ] {
-        subscribers_agree(&broker, 1.0, &[&base, format].concat(), some_messages);
+        subscribers_agree(&broker, 1.0, &[&base, format].concat(), |to| four_messages(to, qos));
     }
 }
 
@@ -123,7 +126,7 @@ fn sub_ends_with_the_same_exit_codes() {
     // Subscribed and gone.
     let gone = subscribers_agree(&broker, 1.0, &["-t", "silence", "-E"], nothing);
     assert_eq!(gone.status.code(), Some(0));
-    let nobody = at(own(), 1883);
+    let nobody = at(own(), MQTT);
     fail_alike("sub", nobody, &["-t", "x"], 1);
     // Mistakes in the command line: 2 where the flag itself can't be read, as everywhere in our program.
     fail_alike("sub", nobody, &["-t", "a/#/b"], 1);
@@ -198,7 +201,7 @@ fn pub_sends_the_same_messages_to_mosquitto() {
 
 #[test]
 fn pub_ends_with_the_same_exit_codes() {
-    let nobody = at(own(), 1883);
+    let nobody = at(own(), MQTT);
     for arguments in [
         &["-t", "x", "-m", "y"][..],
         &["-m", "y"],

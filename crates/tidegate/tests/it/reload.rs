@@ -6,7 +6,7 @@ use api::client::ClientError;
 use mqtt::{ReasonCode, Version};
 use rustix::process::Signal;
 
-use crate::harness::address::{at, own};
+use crate::harness::address::{GATE, MQTT_2, at, own};
 use crate::harness::fleet::{mosquittos, servers};
 use crate::harness::{Device, Site, Tidegate, device, eventually};
 
@@ -38,7 +38,7 @@ fn a_signal_adds_listeners_and_servers_and_nobody_is_disturbed() {
     let mut direct = Device::connect(process.mqtt(), &device::connect(Version::V5, "direct"));
     let mut through = Device::connect(process.gate(), &device::connect(Version::V311, "through"));
 
-    let second = at(process.site.address, 1884);
+    let second = at(process.site.address, MQTT_2);
     let both = [process.mqtt().to_string(), second.to_string()];
     let upstream = format!("balance = \"round_robin\"\n{}", list(&servers));
     process.site.write(&sections(&process.site, &both, &upstream));
@@ -62,7 +62,7 @@ fn a_signal_adds_listeners_and_servers_and_nobody_is_disturbed() {
 #[test]
 fn by_the_api_a_removed_listener_accepts_no_more_and_its_connections_stay() {
     let process = Site::new("node1").broker("", "").start();
-    let second = at(process.site.address, 1884);
+    let second = at(process.site.address, MQTT_2);
     let with = |binds: &[&str]| {
         let listeners = binds.iter().map(|bind| format!("[[broker.listeners]]\nbind = \"{bind}\"\n"));
         process.site.write(&format!("[broker]\n{}", listeners.collect::<String>()));
@@ -119,7 +119,7 @@ fn a_removed_server_keeps_its_connections_and_gets_no_new_ones() {
 fn a_bad_file_changes_nothing_and_every_problem_is_named_with_its_line() {
     let process = Site::new("node1").broker("", "").start();
     let mut device = Device::connect(process.mqtt(), &device::connect(Version::V5, "stays"));
-    let new = at(process.site.address, 1884);
+    let new = at(process.site.address, MQTT_2);
     // The listener would be right; the problems beside it keep all of it out.
     process.site.write(&format!(
         "[broker]\nmax_inflight = 0\nno_such_key = 1\n[[broker.listeners]]\nbind = \"{}\"\n\
@@ -229,7 +229,7 @@ fn a_hundred_reloads_under_traffic_lose_no_connection_and_no_message() {
         }
         sender.goodbye();
     });
-    let extra = at(own(), 1880);
+    let extra = at(own(), GATE);
     let text = |listeners: &[std::net::SocketAddr], timeout: &str| {
         let listeners: String = listeners
             .iter()

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::address::{at, own};
+use super::address::{GATE, at, own};
 use super::process::Process;
 
 /// A running HAProxy that passes TCP on.
@@ -26,7 +26,7 @@ impl Haproxy {
         let lines = format!(
             "global\n    log stderr format raw local0\n    maxconn 200\n\
              defaults\n    mode tcp\n    timeout connect 5s\n    timeout client 60s\n    timeout server 60s\n\
-             listen front\n    bind {address}:1880\n    source {address}\n    server gateway {to} {option}\n"
+             listen front\n    bind {address}:{GATE}\n    source {address}\n    server gateway {to} {option}\n"
         );
         std::fs::write(&file, lines).expect("the file is written");
         let process = Process::start("haproxy", Command::new("haproxy").arg("-db").arg("-f").arg(&file));
@@ -37,6 +37,6 @@ impl Haproxy {
 
     /// Where it listens.
     pub(crate) fn listen(&self) -> SocketAddr {
-        at(self.address, 1880)
+        at(self.address, GATE)
     }
 }

@@ -1,8 +1,8 @@
 //! What every scenario stands on: the real program, real brokers and clients, and ways to wait for what they do.
 //!
-//! Each test has loopback addresses of its own, so that everybody can use the ports of the field (1883, 1880, 18083) at
-//! the same time. Every child process has a guard that ends it, by its id, and prints what it said if the test
-//! fails. Nothing sleeps for a guess: everything waits for an event, with a deadline.
+//! Each test has loopback addresses of its own, so that all can use the same ports at the same time. Every child process
+//! has a guard that ends it, by its id, and prints what it said if the test fails. Nothing sleeps for a guess: everything
+//! waits for an event, with a deadline.
 
 pub(crate) mod address;
 pub(crate) mod device;

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::address::{at, own};
+use super::address::{MQTT, at, own};
 use super::process::{Process, run_with, text};
 
 /// A running Mosquitto on an address of its own.
@@ -34,7 +34,7 @@ impl Mosquitto {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = folder.path().join("mosquitto.conf");
         let lines = format!(
-            "listener 1883 {address}\nallow_anonymous true\nlog_dest stderr\nlog_type all\nset_tcp_nodelay true\n{more}"
+            "listener {MQTT} {address}\nallow_anonymous true\nlog_dest stderr\nlog_type all\nset_tcp_nodelay true\n{more}"
         );
         std::fs::write(&file, lines).expect("the file is written");
         let process =
@@ -45,7 +45,7 @@ impl Mosquitto {
 
     /// Where it listens.
     pub(crate) fn mqtt(&self) -> SocketAddr {
-        at(self.address, 1883)
+        at(self.address, MQTT)
     }
 
     /// How often it let a client of that id in.

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::address::{at, own};
+use super::address::{API, GATE, MQTT, at, own};
 use super::process::Process;
 use super::wait::{eventually, within};
 use super::{DEADLINE, http};
@@ -54,17 +54,17 @@ impl Site {
 
     /// Where its broker listens.
     pub(crate) fn mqtt(&self) -> SocketAddr {
-        at(self.address, 1883)
+        at(self.address, MQTT)
     }
 
     /// Where its gateway listens.
     pub(crate) fn gate(&self) -> SocketAddr {
-        at(self.address, 1880)
+        at(self.address, GATE)
     }
 
     /// Where its API is.
     pub(crate) fn api(&self) -> SocketAddr {
-        at(self.address, 18083)
+        at(self.address, API)
     }
 
     /// The configuration file.
