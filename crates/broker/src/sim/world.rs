@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Wake;
 use std::time::Duration;
 
 use engine::{Arrival, Engine, EngineError, Inbox, Port, Shard};
@@ -52,6 +54,19 @@ struct Wire {
     dead: bool,
     /// The broker has let the socket go.
     over: bool,
+    /// The connection's task was woken.
+    woken: Arc<Woken>,
+    /// Its task waits for the socket: bytes wake it.
+    reading: bool,
+}
+
+/// Stands for the waker of a connection's task: what would sleep for ever in the process does so here.
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// See the module.
@@ -146,6 +161,8 @@ impl World {
             shut: false,
             dead: false,
             over: false,
+            woken: Arc::new(Woken(AtomicBool::new(true))),
+            reading: false,
         });
         Link(self.wires.len() - 1)
     }
@@ -238,11 +255,14 @@ impl World {
         }
         let worker = &mut self.workers[wire.worker];
         worker.now = now;
-        let Some(conn) = worker.conn(wire.id) else {
+        let Some(conn) = worker.conn_mut(wire.id) else {
             (wire.over, wire.shut) = (true, true);
             return true;
         };
-        if conn.killed {
+        conn.waker.get_or_insert_with(|| Arc::clone(&wire.woken).into());
+        let arrived = wire.reading && (!wire.up.is_empty() || wire.client_closed);
+        let awake = wire.woken.0.swap(false, Ordering::Relaxed) || arrived;
+        if awake && conn.killed {
             (wire.over, wire.shut) = (true, true);
             worker.socket_closed(wire.id, "closed by the broker");
             return true;
@@ -259,15 +279,21 @@ impl World {
             moved = true;
         }
         let Some(conn) = worker.conn(wire.id) else { return true };
+        // its task writes the rest of what the socket did not take at once, and goes on from there
+        let goes_on = moved && conn.closing;
+        if !awake && !goes_on && !wire.woken.0.swap(false, Ordering::Relaxed) {
+            return moved;
+        }
         if conn.closing && (conn.unsent() == 0 || wire.client_closed) {
             let last = !conn.linger || wire.client_closed;
             moved |= !wire.shut || last;
-            (wire.shut, wire.over) = (true, last);
+            (wire.shut, wire.over, wire.reading) = (true, last, true);
             wire.up.clear();
             if last {
                 worker.socket_closed(wire.id, "closed by the broker");
             }
         } else if worker.wants_read(wire.id) {
+            wire.reading = true;
             if !wire.up.is_empty() {
                 let n = wire.up.len().min(most);
                 let bytes: Vec<u8> = wire.up.drain(..n).collect();
@@ -278,6 +304,8 @@ impl World {
                 worker.socket_closed(wire.id, "closed by the client");
                 moved = true;
             }
+        } else {
+            wire.reading = false;
         }
         moved
     }
@@ -337,6 +365,9 @@ impl World {
         let mut dirty = worker.begin_flush();
         for slot in dirty.drain(..) {
             worker.clean(slot);
+            if worker.is_closing(slot) {
+                worker.wake_slot(slot);
+            }
         }
         worker.end_flush(dirty);
         worker.end_turn();
