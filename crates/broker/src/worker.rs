@@ -75,6 +75,8 @@ struct InEngine {
     waiting: Waiting,
     /// Since when the engine has had no room for it.
     busy_since: Option<Instant>,
+    /// Its outcome was unknown once: it may have happened, so it cannot be refused any more.
+    perhaps_done: bool,
 }
 
 /// How long an operation that may be repeated waits before it is.
@@ -755,7 +757,12 @@ impl Worker {
     }
 
     fn enqueue(&mut self, op: Op, waiting: Waiting) {
-        let token = self.in_engine.insert(InEngine { op: op.clone(), waiting, busy_since: None }) as Token;
+        let token = self.in_engine.insert(InEngine {
+            op: op.clone(),
+            waiting,
+            busy_since: None,
+            perhaps_done: false,
+        }) as Token;
         if let Op::Put { writes } = &op {
             // a write with a condition replaces nothing that it has not seen
             for write in writes.iter().filter(|w| w.expect == Expect::Any) {
@@ -855,7 +862,8 @@ impl Worker {
     fn gives_up(&mut self, token: Token, error: EngineError) -> bool {
         let now = self.now.instant;
         let Some(entry) = self.in_engine.get_mut(token_index(token)) else { return true };
-        if error != EngineError::Busy {
+        entry.perhaps_done |= error == EngineError::Unknown;
+        if error != EngineError::Busy || entry.perhaps_done {
             entry.busy_since = None;
             return false;
         }

@@ -124,7 +124,7 @@ impl SimEngine {
         }
     }
 
-    /// The next operation that `which` says yes to has no effect and this answer.
+    /// The next operation that `which` says yes to has this answer, and no effect unless it is Unknown.
     pub(super) fn fail_next(&self, which: Which, error: EngineError) {
         self.lock().fail = Some((which, error));
     }
@@ -216,7 +216,7 @@ impl State {
         let failure = if fails { self.fail.take() } else { None };
         let (busy, unavailable, unknown) = (self.faults.busy, self.faults.unavailable, self.faults.unknown);
         let error = if let Some((_, error)) = failure {
-            Some((error, false))
+            Some((error, error == EngineError::Unknown))
         } else if at_once {
             None
         } else if self.rng.f64() < busy {

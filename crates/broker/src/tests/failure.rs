@@ -83,3 +83,22 @@ fn an_expired_retained_message_is_removed_and_not_its_successor() {
     let sub = Peer::clean(&mut w, "sub");
     assert_eq!(payloads(&sub.subscribe(&mut w, "#", QoS::AtMostOnce)), ["new"]);
 }
+
+/// What may have happened is not refused: the record of a refused message would make the next one of its packet id a duplicate
+/// [MQTT-4.3.3-10].
+#[test]
+fn a_write_that_may_have_happened_is_not_refused() {
+    let mut w = world(1);
+    let (publisher, _) = Peer::connect(&mut w, 0, connect("pub", false, NEVER));
+    w.fail_next(is_put, EngineError::Unknown);
+    assert_eq!(publisher.ask(&mut w, Packet::Publish(message("a", QoS::ExactlyOnce, 1, b"x"))), []);
+    w.fail_next(is_put, EngineError::Busy);
+    w.advance(seconds(2));
+    let answer = publisher.read(&mut w);
+    assert!(
+        matches!(answer.as_slice(), [Packet::Pubrec(a)] if a.reason == ReasonCode::Success),
+        "{answer:?}"
+    );
+    publisher.ask(&mut w, Packet::Pubrel(ack(1)));
+    assert!(!w.keys().iter().any(|k| k.contains("/in/")));
+}
