@@ -16,7 +16,7 @@ use crate::gateway::{Connection, ConnectionQuery, Pin, Server, Upstream};
 use crate::node::{EventRecord, Node, Reloaded};
 use crate::page::{Page, PageQuery};
 use crate::problem::Problem;
-use crate::rest::{ConnectionDetail, PREFIX, PinTarget, encode, fits_path};
+use crate::rest::{ConnectionDetail, MAX_LIMIT, PREFIX, PinTarget, encode, fits_path};
 
 pub use error::ClientError;
 
@@ -115,12 +115,12 @@ impl RestClient {
         Ok(Some(all))
     }
 
-    /// `GET /nodes`.
+    /// `GET /nodes`, in the largest page there is: a cluster has fewer.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub fn nodes(&self) -> Result<Page<Node>, ClientError> {
-        self.get(&Path::new(&["nodes"]))
+        self.get(&Path::new(&["nodes"]).page(&largest_page()))
     }
 
     /// `GET /gateway/connections`; with a client id only those of that client.
@@ -158,12 +158,12 @@ impl RestClient {
         Ok(rows.next().map(|newest| ConnectionDetail { newest, others: rows.collect() }))
     }
 
-    /// `GET /upstreams`.
+    /// `GET /upstreams`, in the largest page there is: a configuration has fewer.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub fn upstreams(&self) -> Result<Page<Upstream>, ClientError> {
-        self.get(&Path::new(&["upstreams"]))
+        self.get(&Path::new(&["upstreams"]).page(&largest_page()))
     }
 
     /// `POST /upstreams/{name}/servers/{server}/drain`: the server as it is now.
@@ -308,6 +308,10 @@ impl RestClient {
 
 /// Rows that [`RestClient::pages`] asks for at a time.
 const PAGE_ROWS: usize = 1000;
+
+fn largest_page() -> PageQuery {
+    PageQuery { limit: Some(MAX_LIMIT), cursor: None }
+}
 
 /// The pages of a list: see [`RestClient::pages`].
 #[derive(Debug)]

@@ -140,7 +140,8 @@ fn build(inner: &Inner, applied: &Applied, new: &GatewayConfig) -> Vec<Arc<Upstr
             return Arc::clone(same);
         }
         let upstream = Upstream::new(config, workers, before.map(|before| &**before), &applied.leaving);
-        let known = |server: &Arc<Server>| applied.all_servers().any(|other| Arc::ptr_eq(other, server));
+        let before = || applied.upstreams.iter().flat_map(|upstream| &upstream.servers).chain(&applied.leaving);
+        let known = |server: &Arc<Server>| before().any(|other| Arc::ptr_eq(other, server));
         for server in upstream.servers.iter().filter(|server| server.has_name() && !known(server)) {
             let server = Arc::downgrade(server);
             // One lookup at a time per name, on the first worker; the lookup itself runs on a thread of its own.

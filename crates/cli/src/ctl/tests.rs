@@ -234,6 +234,7 @@ fn upstreams_are_listed_with_a_line_a_server() {
     });
     let api = Api::new([page(json!([upstream]), None)]);
     let table = api.good(&["upstreams", "list"]);
+    assert_eq!(api.seen(), ["GET /api/v1/upstreams?limit=10000"], "all of them");
     let words: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(words.len(), 3, "{table}");
     assert_eq!(words[2][..5], ["brokers", "emqx2", "10.0.0.172:1883", "1", "down"]);
