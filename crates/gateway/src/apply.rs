@@ -140,7 +140,8 @@ fn build(inner: &Inner, applied: &Applied, new: &GatewayConfig) -> Vec<Arc<Upstr
             return Arc::clone(same);
         }
         let upstream = Upstream::new(config, workers, before.map(|before| &**before), &applied.leaving);
-        let before = || applied.upstreams.iter().flat_map(|upstream| &upstream.servers).chain(&applied.leaving);
+        let before =
+            || applied.upstreams.iter().flat_map(|upstream| &upstream.servers).chain(&applied.leaving);
         let known = |server: &Arc<Server>| before().any(|other| Arc::ptr_eq(other, server));
         for server in upstream.servers.iter().filter(|server| server.has_name() && !known(server)) {
             let server = Arc::downgrade(server);
