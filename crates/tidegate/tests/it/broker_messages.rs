@@ -48,7 +48,8 @@ fn what_a_publisher_says_about_a_message_arrives_with_it() {
     let mut receiver = Paho::connected(broker.mqtt(), "receiver", 5);
     receiver.subscribe("ask/#", 1);
     let mut sender = Paho::connected(broker.mqtt(), "sender", 5);
-    // [MQTT-3.3.2-4], [MQTT-3.3.2-15], [MQTT-3.3.2-16], [MQTT-3.3.2-17], [MQTT-3.3.2-20]
+    // Unaltered and in their order: [MQTT-3.3.2-4], [MQTT-3.3.2-15], [MQTT-3.3.2-16], [MQTT-3.3.2-17], [MQTT-3.3.2-18],
+    // [MQTT-3.3.2-20].
     let properties = json!({
         "PayloadFormatIndicator": 1, "ContentType": "text/plain", "ResponseTopic": "answer/7",
         "CorrelationData": "42", "UserProperty": [["a", "1"], ["b", "2"], ["a", "3"]],
@@ -66,7 +67,7 @@ fn a_retained_message_waits_for_its_subscribers_until_it_is_cleared() {
     publish(at, &["-t", "plant/1/limits", "-m", "95", "-r", "-q", "1"]);
 
     let both = subscribe(at, &["-t", "plant/+/limits", "-C", "2", "-F", "%t %p %r", "-V", "5"]);
-    // Retained messages are marked as such [MQTT-3.3.1-8].
+    // They come with the subscription [MQTT-3.3.1-9] and are marked (3.3.1.3).
     both.out.line_with(&["plant/1/limits 95 1"]);
     both.out.line_with(&["plant/2/limits 70 1"]);
     assert_eq!(broker.metric("tidegate_broker_retained_messages"), 2.0);

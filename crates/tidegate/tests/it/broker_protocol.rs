@@ -2,7 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use mqtt::packet::{Connect, ConnectProperties, Packet, PublishProperties, SubscriptionOptions};
+use mqtt::packet::{
+    Connect, ConnectProperties, Packet, PublishProperties, Subscribe, SubscribeFilter, SubscriptionOptions,
+    Unsubscribe,
+};
 use mqtt::{QoS, ReasonCode, Version};
 
 use crate::harness::{Device, Site, Tidegate, device};
@@ -273,6 +276,7 @@ fn a_closed_listener_lets_no_anonymous_client_in() {
         let connack = stranger.hello(&device::connect(version, "stranger"));
         assert_eq!(connack.reason, ReasonCode::NotAuthorized);
         let peer = stranger.local().to_string();
+        // [MQTT-3.2.2-7], [v3 MQTT-3.2.2-5]
         stranger.expect_end();
         let event = broker.event("client_refused", |event| event["peer"] == peer);
         assert_eq!(event["reason"], "not_authorized");
@@ -295,4 +299,43 @@ fn a_filter_that_is_none_is_refused_in_suback_and_the_others_are_granted() {
         assert_eq!(broker.client("device").expect("connected").subscriptions_cnt, 1);
         device.goodbye();
     }
+}
+
+#[test]
+fn every_filter_is_answered_in_its_order() {
+    let broker = Tidegate::broker("node1");
+    let mut device = Device::connect(broker.mqtt(), &device::connect(Version::V5, "device"));
+    let id = mqtt::PacketId::new(900).expect("not zero");
+    let filter = |filter: &'static str, qos| SubscribeFilter {
+        filter: filter.into(),
+        options: SubscriptionOptions { qos, ..Default::default() },
+    };
+    device.send(&Packet::Subscribe(Subscribe {
+        packet_id: id,
+        subscription_identifier: None,
+        user_properties: Vec::new(),
+        filters: vec![
+            filter("a", QoS::ExactlyOnce),
+            filter("#/b", QoS::AtMostOnce),
+            filter("c", QoS::AtLeastOnce),
+        ],
+    }));
+    let Packet::Suback(suback) = device.receive() else { panic!("no SUBACK") };
+    // [MQTT-3.8.4-2], [MQTT-3.9.3-1]
+    assert_eq!(suback.packet_id, id);
+    assert_eq!(
+        suback.reasons,
+        [ReasonCode::GrantedQos2, ReasonCode::TopicFilterInvalid, ReasonCode::GrantedQos1]
+    );
+    device.send(&Packet::Unsubscribe(Unsubscribe {
+        packet_id: id,
+        user_properties: Vec::new(),
+        filters: vec!["c".into(), "never/subscribed".into(), "a".into()],
+    }));
+    let Packet::Unsuback(unsuback) = device.receive() else { panic!("no UNSUBACK") };
+    // [MQTT-3.11.3-1]
+    assert_eq!(
+        unsuback.reasons,
+        [ReasonCode::Success, ReasonCode::NoSubscriptionExisted, ReasonCode::Success]
+    );
 }

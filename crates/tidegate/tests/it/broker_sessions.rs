@@ -40,7 +40,8 @@ fn a_session_keeps_subscriptions_and_messages_while_its_client_is_away() {
         }
         let mut pump = Paho::new(clientid, protocol, false);
         let connected = pump.connect(broker.mqtt(), &json!({"properties": properties}));
-        assert_eq!(connected["session_present"], true, "[MQTT-3.2.2-2] {connected}");
+        // [MQTT-3.1.2-5], [v3 MQTT-3.1.2-4]
+        assert_eq!(connected["session_present"], true, "[MQTT-3.2.2-3] {connected}");
         // QoS 1 and 2 are kept, each in its order [MQTT-4.5.0-1], [MQTT-4.6.0-6] (paho shows a message of QoS 2 not
         // before its PUBREL); QoS 0 need not be kept, and is not.
         let arrived: Vec<_> = (0..20).map(|_| pump.message()).collect();
@@ -64,7 +65,7 @@ fn clean_start_ends_the_session_before() {
     // [MQTT-3.1.2-4]
     let connect = mqtt::packet::Connect { clean_start: true, ..keeping("pump", 3600) };
     let (mut second, connack) = Device::connect_from(Ipv4Addr::LOCALHOST.into(), broker.mqtt(), &connect);
-    assert!(!connack.session_present);
+    assert!(!connack.session_present, "[MQTT-3.2.2-2]");
     second.nothing_more();
     assert_eq!(broker.client("pump").expect("connected").subscriptions_cnt, 0);
 }
@@ -206,6 +207,7 @@ fn a_client_that_says_good_bye_leaves_no_will() {
         will: Some(device::will(&format!("state/{clientid}"), "lost")),
         ..device::connect(Version::V5, clientid)
     };
+    // [MQTT-3.1.2-10]
     Device::connect(broker.mqtt(), &connect("polite")).goodbye();
     // Reason Code 0x04 asks for the will all the same [MQTT-3.14.4-3], (3.14.2.1).
     Device::connect(broker.mqtt(), &connect("asking"))
@@ -263,7 +265,7 @@ fn unacknowledged_messages_are_sent_again_with_their_old_ids() {
     let (mut pump, connack) =
         Device::connect_from(Ipv4Addr::LOCALHOST.into(), broker.mqtt(), &keeping("pump", 3600));
     assert!(connack.session_present);
-    // [MQTT-4.4.0-1], in the order of the first time [MQTT-4.6.0-1]
+    // [MQTT-4.4.0-1], in the order of the first time [MQTT-4.6.0-5]
     for (number, (id, payload, _)) in ids.iter().enumerate() {
         match pump.receive() {
             Packet::Publish(publish) if number != 1 => {

@@ -143,6 +143,7 @@ fn without_any_server_a_device_is_told_so_in_its_own_version() {
         let connack = device.hello(&device::connect(version, "car-7"));
         // 0x88 (table 3-1), and 3 before version 5 [v3 MQTT-3.2.2-4].
         assert_eq!(connack.reason, mqtt::ReasonCode::ServerUnavailable);
+        // [MQTT-3.2.2-7], [v3 MQTT-3.2.2-5]
         device.expect_end();
     }
     assert_eq!(gateway.events("gateway_refused").len(), 3);
