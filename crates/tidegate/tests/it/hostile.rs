@@ -2,13 +2,12 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsFd;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mqtt::codec::encode::encode;
-use mqtt::packet::{Connect, ConnectProperties, Packet, Will};
+use mqtt::packet::{Connect, ConnectProperties, Packet};
 use mqtt::{QoS, ReasonCode, Version};
 use socket2::SockRef;
 
@@ -94,20 +93,18 @@ fn answers_that_are_not_read_cost_a_bounded_amount() {
     assert!(grown < 24, "{grown} MiB for two that ask and do not listen");
     unharmed(&broker);
     drop(held);
-    eventually("they are gone", || {
-        (broker.metric("tidegate_broker_connections") == 0.0).then_some(())
-    });
+    eventually("they are gone", || (broker.metric("tidegate_broker_connections") == 0.0).then_some(()));
 }
 
 /// At the bound of the register a session that is to be kept is refused, with its reason where there is one; whoever is there
 /// goes on, and nothing is left waiting.
 #[test]
 fn sessions_without_number_end_at_the_bound_of_the_register() {
-    let section = "[engine]\nmax_register_bytes = \"256KiB\"";
+    let section = "[engine]\nmax_register_bytes = \"1MiB\"";
     let mut broker = Site::new("node1").broker("", section).start();
     let mut refused = 0;
     for round in 0..8 {
-        let names = (0..200).map(|number| format!("kept-{round}-{number}"));
+        let names = (0..50).map(|number| format!("{number}-{round}{}", "-".repeat(10_000)));
         let mut streams: Vec<_> =
             names.map(|name| attack(broker.mqtt(), &hello(&kept(Version::V311, &name)))).collect();
         for stream in &mut streams {
@@ -117,13 +114,13 @@ fn sessions_without_number_end_at_the_bound_of_the_register() {
             // 3 is Server unavailable [MQTT-3.2.2-4] of version 3.1.1
             refused += usize::from(answer == [0x20, 2, 0, 3]);
         }
-        if refused > 200 {
+        if refused > 50 {
             break;
         }
     }
-    assert!(refused > 200, "{refused}");
+    assert!(refused > 50, "{refused}");
     let mut last = Device::dial(broker.mqtt());
-    last.say_hello(&kept(Version::V5, "last"));
+    last.say_hello(&kept(Version::V5, &"last".repeat(5_000)));
     last.expect_refusal(ReasonCode::QuotaExceeded);
     unharmed(&broker);
     eventually("nothing is left", || (broker.metric("tidegate_broker_connections") == 0.0).then_some(()));
@@ -135,7 +132,7 @@ fn sessions_without_number_end_at_the_bound_of_the_register() {
 #[test]
 fn a_storm_of_takeovers_leaves_one_connection() {
     let broker = Tidegate::broker("node1");
-    for round in 0..10 {
+    for _ in 0..2 {
         let mut streams = Vec::new();
         for number in 0..100 {
             let version = [Version::V31, Version::V311, Version::V5][number % 3];
@@ -144,14 +141,15 @@ fn a_storm_of_takeovers_leaves_one_connection() {
             let stream = attack(broker.mqtt(), &hello(&connect));
             if number % 7 == 0 { reset(stream) } else { streams.push(stream) }
         }
-        let mut winner = Device::connect(broker.mqtt(), &device::connect(Version::V5, "one"));
-        eventually("one is left", || {
-            (broker.metric("tidegate_broker_connections") == 1.0).then_some(())
+        eventually("the storm is over", || {
+            (broker.metric("tidegate_broker_connections") <= 1.0).then_some(())
         });
+        let mut winner = Device::connect(broker.mqtt(), &device::connect(Version::V5, "one"));
+        eventually("one is left", || (broker.metric("tidegate_broker_connections") == 1.0).then_some(()));
         winner.nothing_more();
         winner.goodbye();
         drop(streams);
-        broker.client_when_gone("one", round);
+        eventually("it is gone", || (broker.client("one").is_none()).then_some(()));
     }
     unharmed(&broker);
 }
@@ -165,7 +163,7 @@ fn a_storm_of_wills_reaches_who_listens() {
     let devices: Vec<_> = (0..500)
         .map(|number| {
             let mut connect = device::connect(Version::V311, &format!("device-{number}"));
-            connect.will = Some(Will { ..device::will(&format!("gone/{number}"), "gone") });
+            connect.will = Some(device::will(&format!("gone/{number}"), "gone"));
             let mut stream = attack(broker.mqtt(), &hello(&connect));
             stream.read_exact(&mut [0; 4]).expect("a CONNACK");
             stream
@@ -186,19 +184,25 @@ fn without_descriptors_accepting_rests_and_then_goes_on() {
     let site = Site::new("node1").broker("", "");
     let plain = site.command();
     let mut limited = Command::new("sh");
-    limited.arg("-c").arg("ulimit -n 100 && exec \"$0\" \"$@\"").arg(plain.get_program()).args(plain.get_args());
+    limited
+        .arg("-c")
+        .arg("ulimit -n 100 && exec \"$0\" \"$@\"")
+        .arg(plain.get_program())
+        .args(plain.get_args());
     let broker = site.start_command(&mut limited);
     let connect = |number: usize| hello(&device::connect(Version::V311, &format!("many-{number}")));
-    let mut first: Vec<_> = (0..100).map(|number| attack(broker.mqtt(), &connect(number))).collect();
-    let mut waiting = attack(broker.mqtt(), &connect(1_000));
+    let mut devices: Vec<_> = (0..150).map(|number| attack(broker.mqtt(), &connect(number))).collect();
     eventually("the descriptors are used up", || (descriptors(&broker.process) >= 100).then_some(()));
     let before = cpu_time(&broker.process);
-    waiting.set_read_timeout(Some(Duration::from_secs(1))).expect("a socket option");
-    let error = waiting.read_exact(&mut [0; 4]).expect_err("nobody serves it yet");
-    assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
+    // Those that are served have their answer; the first that waits shows what waiting costs.
+    let waits = devices.iter_mut().position(|device| {
+        device.set_read_timeout(Some(Duration::from_secs(1))).expect("a socket option");
+        device.read_exact(&mut [0; 4]).is_err()
+    });
+    let mut waiting = devices.swap_remove(waits.expect("somebody waits"));
     let used = cpu_time(&broker.process) - before;
-    assert!(used < 30, "{used} hundredths of a second of work in one second of rest");
-    first.clear();
+    assert!(used < 30, "{used} hundredths of a second of work in a second of rest");
+    drop(devices);
     waiting.set_read_timeout(Some(crate::harness::DEADLINE)).expect("a socket option");
     waiting.read_exact(&mut [0; 4]).expect("a CONNACK");
     unharmed(&broker);
@@ -256,10 +260,10 @@ fn flood(to: SocketAddr, flooder: usize, over: &AtomicBool) {
     for number in 0..500 {
         let version = if number % 2 == 0 { Version::V311 } else { Version::V5 };
         let mut bytes = hello(&kept(version, &format!("flooder-{flooder}-{number}")));
-        let subscribe: &[u8] = if number % 2 == 0 { b"\x82\x06\0\x01\0\x01#\x01" } else { b"\x82\x07\0\x01\0\0\x01#\x01" };
+        let subscribe: &[u8] =
+            if number % 2 == 0 { b"\x82\x06\0\x01\0\x01#\x01" } else { b"\x82\x07\0\x01\0\0\x01#\x01" };
         bytes.extend_from_slice(subscribe);
         let Ok(mut stream) = TcpStream::connect(to) else { return };
-        assert!(stream.as_fd().try_clone_to_owned().is_ok());
         stream.set_nonblocking(true).expect("a socket option");
         let _ = stream.write(&bytes);
         streams.push(stream);

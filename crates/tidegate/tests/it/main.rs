@@ -12,6 +12,7 @@ mod gateway_arrival;
 mod gateway_balance;
 mod gateway_stickiness;
 mod harness;
+mod hostile;
 mod hostile_peers;
 mod interoperation;
 mod lifecycle;
