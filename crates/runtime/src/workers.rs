@@ -165,11 +165,6 @@ impl Workers {
     pub fn stop_within(&self, wait: Duration) -> bool {
         stop_all(&self.0.workers, &self.0.clock, wait)
     }
-
-    /// [`Workers::stop`] for an owner who is done.
-    pub fn shutdown(self) -> bool {
-        self.stop()
-    }
 }
 
 impl Drop for Inner {

@@ -37,16 +37,6 @@ impl Dialer {
         Self { source_addresses, connect_timeout, turn: AtomicUsize::new(0) }
     }
 
-    /// The local addresses to connect from.
-    pub fn source_addresses(&self) -> &[IpAddr] {
-        &self.source_addresses
-    }
-
-    /// How long one [`Dialer::connect`] may take.
-    pub fn connect_timeout(&self) -> Duration {
-        self.connect_timeout
-    }
-
     /// Connects, with no delay and keep-alive. When the ports of a source address to this server are used up, or it is
     /// not this machine's, the next address has its turn, each once.
     ///

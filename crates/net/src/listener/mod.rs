@@ -180,11 +180,6 @@ pub fn after_error(error: &io::Error) -> AfterError {
     }
 }
 
-/// Whether accepting may go on after this error, perhaps after a pause; see [`after_error`].
-pub fn is_transient(error: &io::Error) -> bool {
-    after_error(error) != AfterError::GiveUp
-}
-
 /// The next connection; it has inherited what [`configure`] set on the listener. Connections that died while they waited are passed over; without
 /// descriptors it rests for [`ACCEPT_PAUSE`] and calls `on_pause`, so that the role can count it.
 ///

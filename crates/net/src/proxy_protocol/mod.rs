@@ -155,11 +155,6 @@ impl TrustedProxies {
     pub fn allows(&self, ip: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(ip))
     }
-
-    /// The networks.
-    pub fn networks(&self) -> &[IpNet] {
-        &self.0
-    }
 }
 
 impl Default for TrustedProxies {

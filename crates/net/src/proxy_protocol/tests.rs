@@ -342,7 +342,6 @@ fn trusted_are_this_machine_and_private_networks_unless_said_otherwise() {
     let own = TrustedProxies::new(vec!["192.0.2.0/24".parse().unwrap()]);
     assert!(own.allows(ip("192.0.2.1")) && !own.allows(ip("127.0.0.1")));
     assert!(!TrustedProxies::new(vec![]).allows(ip("127.0.0.1")));
-    assert_eq!(own.networks().len(), 1);
 }
 
 fn socket_addr() -> impl Strategy<Value = SocketAddr> {

@@ -58,11 +58,6 @@ impl<'a> Table<'a> {
         &self.path
     }
 
-    /// The line of this table's header, from 1.
-    pub fn line(&self) -> usize {
-        self.source.line(self.node.at)
-    }
-
     /// Whether the key is there, right or wrong.
     pub fn has(&mut self, key: &str) -> bool {
         self.know(key, false);

@@ -283,11 +283,6 @@ impl EventType {
             Self::EngineTrouble => "engine_trouble",
         }
     }
-
-    /// The type of that name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|event_type| event_type.name() == name)
-    }
 }
 
 impl Event {

@@ -24,8 +24,8 @@ impl Counter {
         Self(AtomicU64::new(0))
     }
 
-    /// Adds `n`. One thread only may write (the owning worker): two would lose counts, though nothing worse. A
-    /// counter with several writers uses [`Counter::add_shared`] everywhere.
+    /// Adds `n`. One thread only may write (the owning worker): two would lose counts, though nothing
+    /// worse.
     pub fn add(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
@@ -33,11 +33,6 @@ impl Counter {
     /// Adds 1; see [`Counter::add`].
     pub fn inc(&self) {
         self.add(1);
-    }
-
-    /// Adds `n` from any thread, at the price of a locked instruction.
-    pub fn add_shared(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
     }
 
     /// The count now.
@@ -69,11 +64,6 @@ impl Gauge {
     /// Takes 1 away; see [`Gauge::add`].
     pub fn dec(&self) {
         self.add(-1);
-    }
-
-    /// Adds `n` from any thread.
-    pub fn add_shared(&self, n: i64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
     }
 
     /// Replaces the number.
