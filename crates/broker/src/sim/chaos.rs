@@ -118,7 +118,11 @@ impl Run {
                 let most = world.rng.usize(1..5);
                 client.answer(world, most);
             }
-            600..604 if client.is_connected() => world.pass(Duration::from_millis(2_500)),
+            // an engine without room for two seconds ends sessions: a jump must not make that of two refusals
+            600..604 if client.is_connected() => {
+                let most = if *faults { 900 } else { 2_500 };
+                world.pass(Duration::from_millis(most));
+            }
             604 if weather.crashes && world.rng.bool() => {
                 world.crash();
                 book.crashes += 1;
