@@ -11,7 +11,7 @@ use broker::Broker;
 use gateway::Gateway;
 use runtime::clock::Clock;
 use runtime::data_dir;
-use runtime::events::{Event, Events};
+use runtime::events::{self, Event, Events};
 use runtime::lifecycle::{Readiness, Shutdown, sd_notify};
 use runtime::metrics::Registry;
 use runtime::telemetry;
@@ -21,8 +21,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::config::{self, Config};
 use crate::process::{EventMetrics, Inner, Process};
 
-/// Events kept in memory.
-const EVENT_RING: usize = 10_000;
 /// How long clients may take to be told good-bye and sessions to be written back.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
@@ -59,14 +57,6 @@ pub(crate) fn run(file: Option<PathBuf>) -> ExitCode {
 
 fn serve(file: Option<PathBuf>, config: Config, telemetry: telemetry::Telemetry) -> Result<(), Failure> {
     let _lock = data_dir::lock(&config.node.data_dir)?;
-    let clock = Clock::system();
-    let events = Events::new(clock.clone(), EVENT_RING);
-    let metrics = Registry::new();
-    metrics.register(Arc::new(EventMetrics(events.clone())));
-    let readiness = Readiness::new();
-    readiness.declare("started");
-    let shutdown = Shutdown::new();
-    let stop_clock = clock.clone();
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
@@ -75,37 +65,11 @@ fn serve(file: Option<PathBuf>, config: Config, telemetry: telemetry::Telemetry)
     let _entered = control.enter();
     // From here on a signal is remembered: one that comes during the start does not end the process half way.
     let mut signals = Signals::new()?;
-    let workers = Workers::start(config.node.workers, clock.clone())?;
+    let ground = Ground::new(config.node.workers)?;
     let engine: Option<Arc<dyn Engine>> = config.broker.as_ref().map(|_| start_engine(&config));
-    let broker = match (&config.broker, &engine) {
-        (Some(broker), Some(engine)) => Some(Broker::start(
-            broker.clone(),
-            broker::Context {
-                node: config.node.name.as_str().into(),
-                workers: workers.clone(),
-                clock: clock.clone(),
-                events: events.clone(),
-                metrics: metrics.clone(),
-                readiness: readiness.clone(),
-                engine: Arc::clone(engine),
-            },
-        )?),
-        _ => None,
-    };
-    let gateway = match &config.gateway {
-        Some(gateway) => Some(Gateway::start(
-            gateway.clone(),
-            gateway::Context {
-                workers: workers.clone(),
-                clock,
-                events: events.clone(),
-                registry: metrics.clone(),
-                readiness: readiness.clone(),
-                shutdown: shutdown.clone(),
-            },
-        )?),
-        None => None,
-    };
+    let broker = ground.start_broker(&config, engine.as_ref())?;
+    let gateway = ground.start_gateway(&config)?;
+    let Ground { workers, clock, events, metrics, readiness, shutdown } = ground;
     let admin_config = config.admin;
     let process = Process::new(Inner {
         file,
@@ -141,7 +105,7 @@ fn serve(file: Option<PathBuf>, config: Config, telemetry: telemetry::Telemetry)
         sd_notify::stopping();
         readiness.set("started", false);
         shutdown.begin(reason);
-        stop(broker.as_ref(), gateway.as_ref(), &stop_clock).await;
+        stop(broker.as_ref(), gateway.as_ref(), &clock).await;
         admin_shutdown.begin(reason);
         if let Some(admin) = admin {
             admin.finished().await;
@@ -152,6 +116,60 @@ fn serve(file: Option<PathBuf>, config: Config, telemetry: telemetry::Telemetry)
     }
     workers.stop();
     Ok(())
+}
+
+/// What the roles of a process stand on.
+struct Ground {
+    workers: Workers,
+    clock: Clock,
+    events: Events,
+    metrics: Registry,
+    readiness: Readiness,
+    shutdown: Shutdown,
+}
+
+impl Ground {
+    fn new(workers: usize) -> Result<Self, Failure> {
+        let clock = Clock::system();
+        let events = Events::new(clock.clone(), events::DEFAULT_CAPACITY);
+        let metrics = Registry::new();
+        metrics.register(Arc::new(EventMetrics(events.clone())));
+        let readiness = Readiness::new();
+        readiness.declare("started");
+        let workers = Workers::start(workers, clock.clone())?;
+        Ok(Self { workers, clock, events, metrics, readiness, shutdown: Shutdown::new() })
+    }
+
+    fn start_broker(
+        &self,
+        config: &Config,
+        engine: Option<&Arc<dyn Engine>>,
+    ) -> Result<Option<Broker>, Failure> {
+        let (Some(broker), Some(engine)) = (&config.broker, engine) else { return Ok(None) };
+        let context = broker::Context {
+            node: config.node.name.as_str().into(),
+            workers: self.workers.clone(),
+            clock: self.clock.clone(),
+            events: self.events.clone(),
+            metrics: self.metrics.clone(),
+            readiness: self.readiness.clone(),
+            engine: Arc::clone(engine),
+        };
+        Ok(Some(Broker::start(broker.clone(), context)?))
+    }
+
+    fn start_gateway(&self, config: &Config) -> Result<Option<Gateway>, Failure> {
+        let Some(gateway) = &config.gateway else { return Ok(None) };
+        let context = gateway::Context {
+            workers: self.workers.clone(),
+            clock: self.clock.clone(),
+            events: self.events.clone(),
+            registry: self.metrics.clone(),
+            readiness: self.readiness.clone(),
+            shutdown: self.shutdown.clone(),
+        };
+        Ok(Some(Gateway::start(gateway.clone(), context)?))
+    }
 }
 
 /// Both roles together: devices of our own broker behind our own gateway go when the broker has told them.
