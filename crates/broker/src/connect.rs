@@ -28,7 +28,8 @@ impl Worker {
         conn.version = connect.version;
         conn.max_packet = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
         if let Err((reason, why)) = self.judge(id, &connect) {
-            self.refuse(id, reason, why);
+            let client_id = Some(&*connect.client_id).filter(|id| !id.is_empty()).map(Arc::from);
+            self.refuse(id, client_id, reason, why);
             return;
         }
         let assigned = connect.client_id.is_empty();
@@ -114,7 +115,14 @@ impl Worker {
         asked.min(self.config.max_session_expiry)
     }
 
-    pub(crate) fn refuse(&mut self, id: ConnId, reason: ReasonCode, why: &'static str) {
+    /// Answers a CONNECT with a failure and ends its connection; `client_id` as far as it is known.
+    pub(crate) fn refuse(
+        &mut self,
+        id: ConnId,
+        client_id: Option<Arc<str>>,
+        reason: ReasonCode,
+        why: &'static str,
+    ) {
         let mut connack =
             Connack { session_present: false, reason, properties: ConnackProperties::default() };
         connack.properties.reason_string = Some(why.into());
@@ -123,7 +131,9 @@ impl Worker {
             connack.properties.reason_string = None;
             let _ = self.send(id, &Packet::Connack(Box::new(connack)));
         }
-        self.end(id, End::Refused(reason, why));
+        let end = End::Refused(reason, why);
+        self.tell_refused(id, client_id, &end);
+        self.end(id, end);
     }
 
     /// The owner before has let go of the client id, or there was none.
@@ -487,7 +497,7 @@ impl Worker {
         conn.phase = Phase::Connect;
         // taken first: a connection whose socket is closed is gone once it is refused
         let waiter = conn.waiter.take();
-        self.refuse(id, reason, why);
+        self.refuse(id, Some(Arc::clone(&client_id)), reason, why);
         let owner = self.owner(id);
         self.shared.registry.release(&client_id, owner);
         if let Some((by, _)) = waiter.map(|w| *w) {

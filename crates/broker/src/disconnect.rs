@@ -43,7 +43,10 @@ impl Worker {
             Phase::Connect => {
                 conn.phase = Phase::Over;
                 self.metrics.refused.inc();
-                self.tell_refused(id, None, &end);
+                // a refusal was told already, with the client id
+                if !matches!(end, End::Refused(..)) {
+                    self.tell_refused(id, None, &end);
+                }
                 self.close(id);
                 self.reap(id);
             }

@@ -582,7 +582,7 @@ impl Worker {
                 Ok(Decoded::Incomplete(_)) => return used,
                 Err(error) if error.reason == ReasonCode::UnsupportedProtocolVersion => {
                     // in the form of 3.1.1, the only one that every client can read [v3 MQTT-3.1.2-2]
-                    self.refuse(id, error.reason, error.detail);
+                    self.refuse(id, None, error.reason, error.detail);
                     return input.len();
                 }
                 Err(error) => {

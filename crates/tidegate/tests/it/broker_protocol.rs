@@ -279,7 +279,7 @@ fn a_closed_listener_lets_no_anonymous_client_in() {
         // [MQTT-3.2.2-7], [v3 MQTT-3.2.2-5]
         stranger.expect_end();
         let event = broker.event("client_refused", |event| event["peer"] == peer);
-        assert_eq!(event["reason"], "not_authorized");
+        assert_eq!((&event["reason"], &event["clientid"]), (&"not_authorized".into(), &"stranger".into()));
     }
 }
 
