@@ -82,6 +82,14 @@ enum Pause {
     Closed,
 }
 
+/// What one try did.
+enum Step {
+    /// So many bytes are on their way; try again.
+    Moved(usize),
+    /// A waker is registered where it waits.
+    Waits,
+}
+
 /// Which side failed.
 enum Failed {
     Sender,
@@ -220,58 +228,79 @@ impl Direction {
                 // Without a pipe to spare bytes are copied, which is as right and a little dearer.
                 self.pipe = worker.pipes.take().ok().flatten().map(Box::new);
             }
-            if let Some(pipe) = &mut self.pipe {
-                match splice_once(from, pipe, to, TURN_BYTES) {
-                    Ok(Moved::Bytes(bytes)) => {
-                        moved += bytes;
-                        count(bytes as u64);
-                    }
-                    Ok(Moved::AwaitReadable) => {
-                        self.pipe = None;
-                        self.full = 0;
-                        match from.poll_read_ready(cx) {
-                            Poll::Ready(Ok(())) => {}
-                            Poll::Ready(Err(_)) => return Err(Failed::Sender),
-                            Poll::Pending => return Ok(Pause::Waiting),
-                        }
-                    }
-                    Ok(Moved::AwaitWritable) => match to.poll_write_ready(cx) {
-                        Poll::Ready(Ok(())) => {}
-                        Poll::Ready(Err(_)) => return Err(Failed::Receiver),
-                        Poll::Pending => return Ok(Pause::Waiting),
-                    },
-                    Ok(Moved::Closed) => {
-                        self.pipe = None;
-                        self.state = State::Closing;
-                    }
-                    // The pipe was empty and stayed so: it was the sender.
-                    Err(_) if pipe.held() == 0 => return Err(Failed::Sender),
-                    Err(_) => return Err(Failed::Receiver),
+            let step = match self.pipe {
+                Some(_) => self.splice(from, to, cx)?,
+                None => self.copy(from, to, worker, cx)?,
+            };
+            match step {
+                Step::Moved(bytes) => {
+                    moved += bytes;
+                    count(bytes as u64);
                 }
-                continue;
-            }
-            let mut buffer = worker.buffer.borrow_mut();
-            let mut read = ReadBuf::new(&mut buffer);
-            match Pin::new(&mut *from).poll_read(cx, &mut read) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Err(Failed::Sender),
-                Poll::Pending => return Ok(Pause::Waiting),
-            }
-            let full = read.remaining() == 0;
-            let bytes = read.filled();
-            if bytes.is_empty() {
-                self.state = State::Closing;
-                continue;
-            }
-            self.full = if full { self.full.saturating_add(1) } else { 0 };
-            moved += bytes.len();
-            count(bytes.len() as u64);
-            match Pin::new(&mut *to).poll_write(cx, bytes) {
-                Poll::Ready(Ok(written)) => self.keep(bytes.get(written..).unwrap_or_default()),
-                Poll::Ready(Err(_)) => return Err(Failed::Receiver),
-                Poll::Pending => self.keep(bytes),
+                Step::Waits => return Ok(Pause::Waiting),
             }
         }
+    }
+
+    /// Lets the kernel move bytes through the pipe; gives it back when there are no more.
+    fn splice(
+        &mut self,
+        from: &mut TcpStream,
+        to: &mut TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Result<Step, Failed> {
+        let Some(pipe) = &mut self.pipe else { return Ok(Step::Moved(0)) };
+        let ready = match splice_once(from, pipe, to, TURN_BYTES) {
+            Ok(Moved::Bytes(bytes)) => return Ok(Step::Moved(bytes)),
+            Ok(Moved::AwaitReadable) => {
+                self.pipe = None;
+                self.full = 0;
+                from.poll_read_ready(cx).map_err(|_| Failed::Sender)
+            }
+            Ok(Moved::AwaitWritable) => to.poll_write_ready(cx).map_err(|_| Failed::Receiver),
+            Ok(Moved::Closed) => {
+                self.pipe = None;
+                self.state = State::Closing;
+                return Ok(Step::Moved(0));
+            }
+            // The pipe was empty and stayed so: it was the sender.
+            Err(_) if pipe.held() == 0 => return Err(Failed::Sender),
+            Err(_) => return Err(Failed::Receiver),
+        };
+        match ready {
+            Poll::Ready(outcome) => outcome.map(|()| Step::Moved(0)),
+            Poll::Pending => Ok(Step::Waits),
+        }
+    }
+
+    /// Reads into the worker's buffer and writes on at once; keeps what the receiver does not take.
+    fn copy(
+        &mut self,
+        from: &mut TcpStream,
+        to: &mut TcpStream,
+        worker: &Worker,
+        cx: &mut Context<'_>,
+    ) -> Result<Step, Failed> {
+        let mut buffer = worker.buffer.borrow_mut();
+        let mut read = ReadBuf::new(&mut buffer);
+        match Pin::new(from).poll_read(cx, &mut read) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => return Err(Failed::Sender),
+            Poll::Pending => return Ok(Step::Waits),
+        }
+        let full = read.remaining() == 0;
+        let bytes = read.filled();
+        if bytes.is_empty() {
+            self.state = State::Closing;
+            return Ok(Step::Moved(0));
+        }
+        self.full = if full { self.full.saturating_add(1) } else { 0 };
+        match Pin::new(to).poll_write(cx, bytes) {
+            Poll::Ready(Ok(written)) => self.keep(bytes.get(written..).unwrap_or_default()),
+            Poll::Ready(Err(_)) => return Err(Failed::Receiver),
+            Poll::Pending => self.keep(bytes),
+        }
+        Ok(Step::Moved(bytes.len()))
     }
 
     /// The receiver takes no more: nothing more goes there. Its own last words still do: a server that refuses says
