@@ -9,6 +9,17 @@ use serde::Serialize;
 /// `String`.
 pub type Text = Arc<str>;
 
+/// Bytes of a client identifier, user name or topic in an event; a longer one is cut and ends with `…`.
+pub(super) const MAX_TEXT: usize = 1_024;
+
+fn cut(text: &mut Text) {
+    const MARK: &str = "…";
+    if text.len() > MAX_TEXT {
+        let kept = text.get(..text.floor_char_boundary(MAX_TEXT - MARK.len())).unwrap_or_default();
+        *text = format!("{kept}{MARK}").into();
+    }
+}
+
 /// What happened. JSON has the variant's name in snake_case under `type`.
 ///
 /// Reasons are short machine-readable words in snake_case (`keep_alive_timeout`, `not_authorized`), details are a
@@ -306,6 +317,36 @@ impl Event {
             Self::ConfigReloaded { .. } => EventType::ConfigReloaded,
             Self::ConfigRejected { .. } => EventType::ConfigRejected,
             Self::EngineTrouble { .. } => EventType::EngineTrouble,
+        }
+    }
+
+    /// Cuts the texts that a peer chose: some may be 64 KiB long, and thousands of them are kept and logged.
+    pub(super) fn shorten(&mut self) {
+        match self {
+            Self::ClientConnected { clientid, username, .. }
+            | Self::GatewayConnected { clientid, username, .. } => {
+                cut(clientid);
+                username.iter_mut().for_each(cut);
+            }
+            Self::ClientDisconnected { clientid, .. }
+            | Self::SessionTakenOver { clientid, .. }
+            | Self::SessionExpired { clientid }
+            | Self::GatewayDisconnected { clientid, .. } => cut(clientid),
+            Self::ClientRefused { clientid, .. } | Self::ProtocolViolation { clientid, .. } => {
+                clientid.iter_mut().for_each(cut);
+            }
+            Self::MessageDropped { clientid, topic, .. } => {
+                clientid.iter_mut().for_each(cut);
+                cut(topic);
+            }
+            Self::GatewayRefused { .. }
+            | Self::UpstreamFailed { .. }
+            | Self::ServerStateChanged { .. }
+            | Self::ListenerStarted { .. }
+            | Self::ListenerStopped { .. }
+            | Self::ConfigReloaded { .. }
+            | Self::ConfigRejected { .. }
+            | Self::EngineTrouble { .. } => {}
         }
     }
 

@@ -106,6 +106,10 @@ fn gateway(event: &Event) {
             debug!(target: GATEWAY, clientid = &**clientid, %peer, %upstream, %server, bytes_in, bytes_out, duration_ms, %reason,
                 "gateway connection ended");
         }
+        // What a balancer's health check does every other second: it must not fill the log.
+        Event::GatewayRefused { peer, listener, reason } if **reason == *"closed_early" => {
+            debug!(target: GATEWAY, %peer, %listener, %reason, "gateway refused a connection");
+        }
         Event::GatewayRefused { peer, listener, reason } => {
             warn!(target: GATEWAY, %peer, %listener, %reason, "gateway refused a connection");
         }

@@ -3,7 +3,7 @@
 //! Logs, counters, the audit trail, the API and later the rules are all fed from here, so an event is described
 //! once. This module must not know who listens: it stores, counts and writes one log line.
 //!
-//! Bound: the newest [`DEFAULT_CAPACITY`] records. Rule at the bound: the oldest is overwritten; the counters and
+//! Bound: the newest [`DEFAULT_CAPACITY`] records, texts of peers in them cut to 1,024 bytes each. Rule at the bound: the oldest is overwritten; the counters and
 //! the log still have it.
 
 use std::collections::VecDeque;
@@ -68,7 +68,8 @@ impl Events {
     }
 
     /// Stores the event, counts it under its type and writes its log line. Gives back its number.
-    pub fn emit(&self, event: Event) -> u64 {
+    pub fn emit(&self, mut event: Event) -> u64 {
+        event.shorten();
         let event_type = event.event_type();
         // The position in ALL is the discriminant, proven by a test.
         if let Some(count) = self.0.counts.get(event_type as usize) {

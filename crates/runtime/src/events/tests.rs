@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::catalogue::MAX_TEXT;
 use super::*;
 
 fn expired(clientid: &str) -> Event {
@@ -225,8 +226,50 @@ fn json_has_texts_as_they_are_and_the_role_as_the_target() {
 }
 
 #[test]
+fn a_connection_that_closes_without_a_word_is_no_warning() {
+    let refused = |reason: &str| {
+        let peer = "10.0.0.1:50000".parse().unwrap();
+        log_of(Event::GatewayRefused { peer, listener: "tcp://0.0.0.0:1880".into(), reason: reason.into() })
+    };
+    assert!(refused("closed_early").contains("DEBUG"));
+    assert!(refused("preread_timeout").contains(" WARN "));
+}
+
+#[test]
 fn violations_are_warnings_and_connects_are_not() {
     let mut all = one_of_each();
     assert!(log_of(all.swap_remove(6)).contains(" WARN "));
     assert!(log_of(all.swap_remove(0)).contains(" INFO "));
+}
+
+/// Ten thousand client identifiers of 64 KiB would be 640 MiB.
+#[test]
+fn long_texts_of_peers_are_cut_at_a_character() {
+    let events = Events::new(Clock::manual().0, 10);
+    let long: Text = "ä".repeat(30_000).into();
+    for mut event in one_of_each() {
+        match &mut event {
+            Event::ClientConnected { clientid, username, .. }
+            | Event::GatewayConnected { clientid, username, .. } => {
+                (*clientid, *username) = (Text::clone(&long), Some(Text::clone(&long)));
+            }
+            Event::MessageDropped { clientid, topic, .. } => {
+                (*clientid, *topic) = (Some(Text::clone(&long)), Text::clone(&long));
+            }
+            Event::ClientRefused { clientid, .. } | Event::ProtocolViolation { clientid, .. } => {
+                *clientid = Some(Text::clone(&long));
+            }
+            Event::ClientDisconnected { clientid, .. }
+            | Event::SessionTakenOver { clientid, .. }
+            | Event::SessionExpired { clientid }
+            | Event::GatewayDisconnected { clientid, .. } => *clientid = Text::clone(&long),
+            _ => continue,
+        }
+        events.emit(event);
+        let kept = events.recent(|_| true, 1).remove(0);
+        let id = kept.event.clientid().unwrap();
+        assert!(id.len() <= MAX_TEXT && id.starts_with("ää") && id.ends_with("ä…"), "{}", id.len());
+        assert!(serde_json::to_string(&kept).unwrap().len() < 2 * MAX_TEXT + 512);
+    }
+    assert_eq!(events.last_seq(), 9);
 }
