@@ -16,6 +16,7 @@ use runtime::lifecycle::{Readiness, Shutdown, sd_notify};
 use runtime::metrics::Registry;
 use runtime::telemetry;
 use runtime::workers::Workers;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{self, Config};
@@ -57,6 +58,7 @@ pub(crate) fn run(file: Option<PathBuf>) -> ExitCode {
 
 fn serve(file: Option<PathBuf>, config: Config, telemetry: telemetry::Telemetry) -> Result<(), Failure> {
     let _lock = data_dir::lock(&config.node.data_dir)?;
+    raise_descriptor_limit();
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
@@ -116,6 +118,20 @@ fn serve(file: Option<PathBuf>, config: Config, telemetry: telemetry::Telemetry)
     }
     workers.stop();
     Ok(())
+}
+
+/// Asks for as many descriptors as this process may have. A device takes one, through the gateway two, and the usual
+/// soft limit of 1,024 is a courtesy to programs that use select(2).
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => tracing::debug!(descriptors = limit.maximum, "may open so many"),
+        // It works with fewer; those who come when none is left wait, and that is counted.
+        Err(error) => {
+            tracing::warn!(%error, descriptors = limit.current, "the limit of open descriptors stays");
+        }
+    }
 }
 
 /// What the roles of a process stand on.
@@ -227,5 +243,20 @@ impl Signals {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_may_open_as_many_descriptors_as_it_is_allowed() {
+        let hard = getrlimit(Resource::Nofile).maximum;
+        // One fewer: other tests of this process need theirs.
+        let fewer = Rlimit { current: hard.map(|hard| hard - 1).or(Some(4_096)), maximum: hard };
+        setrlimit(Resource::Nofile, fewer).unwrap();
+        raise_descriptor_limit();
+        assert_eq!(getrlimit(Resource::Nofile).current, hard);
     }
 }
