@@ -33,7 +33,7 @@ use crate::preread::{Preread, Seen};
 use crate::route::{self, Balance, Names, Request};
 use crate::session_log::{self, Id, Patience, Session, Where, Who};
 use crate::splice::Relay;
-use crate::upstream::{Server, Upstream};
+use crate::upstream::{Reached, Server, Upstream};
 use crate::worker::{Arriving, Worker};
 
 /// After a refusal with an answer: how long the client has to take it and close.
@@ -385,7 +385,6 @@ async fn open(
     id: Id,
 ) -> io::Result<(TcpStream, SocketAddr)> {
     let time = upstream.config.connect_timeout;
-    let (mut stream, address) = server.connect(&upstream.dialer, time).await?;
     let mut header = proxy_header(upstream.config.proxy_protocol, device, id)?;
     let first = match header.is_empty() {
         true => &device.bytes,
@@ -394,12 +393,15 @@ async fn open(
             &header
         }
     };
+    let Reached { mut stream, address, sent } = server.connect(&upstream.dialer, time, first).await?;
     // A new connection takes this much at once; only one that does not needs a timer.
-    let written = match stream.try_write(first) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-        outcome => outcome?,
-    };
-    let rest = first.get(written..).unwrap_or_default();
+    let mut rest = first.get(sent..).unwrap_or_default();
+    if !rest.is_empty() {
+        match stream.try_write(rest) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            outcome => rest = rest.get(outcome?..).unwrap_or_default(),
+        }
+    }
     if !rest.is_empty() {
         timeout(time, stream.write_all(rest)).await.map_err(|_| io::ErrorKind::TimedOut)??;
     }

@@ -135,34 +135,44 @@ impl Server {
     ///
     /// # Errors
     /// The last address's error, or that of the name; [`io::ErrorKind::TimedOut`].
-    pub(crate) async fn connect(
-        &self,
-        dialer: &Dialer,
-        time: Duration,
-    ) -> io::Result<(TcpStream, SocketAddr)> {
+    pub(crate) async fn connect(&self, dialer: &Dialer, time: Duration, first: &[u8]) -> io::Result<Reached> {
         match &self.resolved {
             // The dialer has the same bound: one timer is enough.
-            Resolved::Address(address) => Ok((dialer.connect(*address).await?, *address)),
+            Resolved::Address(address) => {
+                let (stream, sent) = dialer.connect_sending(*address, first).await?;
+                Ok(Reached { stream, address: *address, sent })
+            }
             Resolved::Name(answers) => {
-                let by_name = connect_by_name(answers, dialer, time);
-                timeout(time, by_name).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+                // boxed: most servers have an address, and every connection on its way would carry this future
+                timeout(time, Box::pin(connect_by_name(answers, dialer, time, first)))
+                    .await
+                    .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             }
         }
     }
+}
+
+/// A connection to a server.
+pub(crate) struct Reached {
+    pub(crate) stream: TcpStream,
+    pub(crate) address: SocketAddr,
+    /// How many of the first bytes it has been sent.
+    pub(crate) sent: usize,
 }
 
 async fn connect_by_name(
     answers: &watch::Sender<Option<Answer>>,
     dialer: &Dialer,
     time: Duration,
-) -> io::Result<(TcpStream, SocketAddr)> {
+    first: &[u8],
+) -> io::Result<Reached> {
     let addresses = latest(answers).await?;
     let tried = addresses.len().clamp(1, MAX_ADDRESSES);
     let share = time / u32::try_from(tried).unwrap_or(1);
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in addresses.iter().take(tried) {
-        match timeout(share, dialer.connect(*address)).await {
-            Ok(Ok(stream)) => return Ok((stream, *address)),
+        match timeout(share, dialer.connect_sending(*address, first)).await {
+            Ok(Ok((stream, sent))) => return Ok(Reached { stream, address: *address, sent }),
             Ok(Err(error)) => last = error,
             Err(_) => last = io::ErrorKind::TimedOut.into(),
         }

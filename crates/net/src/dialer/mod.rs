@@ -10,8 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpSocket, TcpStream};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use tokio::net::TcpStream;
 
 use crate::listener;
 
@@ -44,7 +44,16 @@ impl Dialer {
     /// `TimedOut` after the timeout; `InvalidInput` when there are source addresses but none of the server's
     /// family; `AddrNotAvailable` when no source address is this machine's and has a port left; or what the network said.
     pub async fn connect(&self, addr: SocketAddr) -> io::Result<TcpStream> {
-        let attempt = async { connect_in_turn(self.sources_for(addr)?, addr, open).await };
+        self.connect_sending(addr, &[]).await.map(|(stream, _)| stream)
+    }
+
+    /// As [`Dialer::connect`], and sends the first bytes as soon as the connection takes them: to a server nearby that is
+    /// at once, and a wake-up and two system calls are spared. Gives back how many of them were sent, perhaps none.
+    ///
+    /// # Errors
+    /// As [`Dialer::connect`].
+    pub async fn connect_sending(&self, addr: SocketAddr, first: &[u8]) -> io::Result<(TcpStream, usize)> {
+        let attempt = async { connect_in_turn(self.sources_for(addr)?, addr, first, open).await };
         match tokio::time::timeout(self.connect_timeout, attempt).await {
             Ok(outcome) => outcome,
             Err(_) => {
@@ -91,23 +100,21 @@ const NO_PORT: &str = "no local port is left for this pair of addresses; more so
 async fn connect_in_turn(
     sources: Vec<Option<IpAddr>>,
     addr: SocketAddr,
+    first: &[u8],
     open: impl Fn(Option<IpAddr>, SocketAddr) -> io::Result<Socket>,
-) -> io::Result<TcpStream> {
+) -> io::Result<(TcpStream, usize)> {
     let mut last = None;
     for source in sources {
         let socket = match open(source, addr) {
-            Ok(socket) => TcpSocket::from_std_stream(socket.into()),
+            Ok(socket) => socket,
             Err(error) if unusable(&error) => {
                 last = Some(told(&error, NO_SUCH_ADDRESS, source, addr));
                 continue;
             }
             Err(error) => return Err(error),
         };
-        match socket.connect(addr).await {
-            Ok(stream) => {
-                configure(&stream)?;
-                return Ok(stream);
-            }
+        match connect_with(socket, addr, first).await {
+            Ok(connected) => return Ok(connected),
             Err(error) if unusable(&error) => last = Some(told(&error, NO_PORT, source, addr)),
             Err(error) => return Err(error),
         }
@@ -115,11 +122,35 @@ async fn connect_in_turn(
     Err(last.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
 }
 
+/// Connects a socket that does not block. It is asked to send before it is waited for: on this machine the handshake is
+/// over by then.
+async fn connect_with(socket: Socket, addr: SocketAddr, first: &[u8]) -> io::Result<(TcpStream, usize)> {
+    configure(&socket)?;
+    match socket.connect(&addr.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+        _ => {}
+    }
+    let attempt = if first.is_empty() { Ok(0) } else { socket.send(first) };
+    let sent = match attempt {
+        Ok(sent) => sent,
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => 0,
+        Err(error) => return Err(error),
+    };
+    let stream = TcpStream::from_std(socket.into())?;
+    if sent == 0 {
+        stream.writable().await?;
+        if let Some(error) = stream.take_error()? {
+            return Err(error);
+        }
+    }
+    Ok((stream, sent))
+}
+
 /// No delay for small packets, and a keep-alive that finds a dead server. The interval and the number of probes are the
 /// system's: each option is a system call for each connection, and here none can be inherited.
-fn configure(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(listener::KEEPALIVE_IDLE))
+fn configure(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(listener::KEEPALIVE_IDLE))
 }
 
 /// A socket for a connection to `addr`, bound to its source address but to no port.

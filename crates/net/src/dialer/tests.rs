@@ -28,7 +28,7 @@ fn without_source_addresses_the_kernel_chooses() {
         let stream = Dialer::new(vec![], WAIT).connect(addr).await.unwrap();
         assert_eq!(listener.accept().await.unwrap().1, stream.local_addr().unwrap());
         assert!(stream.nodelay().unwrap());
-        assert!(SockRef::from(&stream).keepalive().unwrap());
+        assert!(socket2::SockRef::from(&stream).keepalive().unwrap());
     });
 }
 
@@ -92,19 +92,19 @@ fn a_source_port_serves_every_server_once() {
         let mut ports = 40_000..41_000;
         let (port, one) = loop {
             let port = ports.next().expect("one of a thousand ports is free");
-            if let Ok(stream) = connect_in_turn(vec![source], first, narrow_to(port)).await {
+            if let Ok((stream, _)) = connect_in_turn(vec![source], first, &[], narrow_to(port)).await {
                 break (port, stream);
             }
         };
         let narrow = narrow_to(port);
-        let two = connect_in_turn(vec![source], second, narrow).await.unwrap();
+        let two = connect_in_turn(vec![source], second, &[], narrow).await.unwrap().0;
         assert_eq!(one.local_addr().unwrap(), two.local_addr().unwrap());
         assert_eq!(one.local_addr().unwrap().port(), port);
-        let error = connect_in_turn(vec![source], first, narrow).await.unwrap_err();
+        let error = connect_in_turn(vec![source], first, &[], narrow).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
         assert_eq!(error.to_string(), format!("cannot connect from 127.0.0.9 to {first}: {NO_PORT}"));
         // The next source address has its turn then.
-        let three = connect_in_turn(vec![source, Some(ip("127.0.0.8"))], first, narrow).await.unwrap();
+        let three = connect_in_turn(vec![source, Some(ip("127.0.0.8"))], first, &[], narrow).await.unwrap().0;
         assert_eq!(three.local_addr().unwrap(), SocketAddr::new(ip("127.0.0.8"), port));
 
         // And without the option the same port can't be had twice.
@@ -197,6 +197,35 @@ fn names_and_addresses_resolve() {
         assert_eq!(local.iter().collect::<BTreeSet<_>>().len(), local.len(), "each once");
         for text in ["", "localhost", "localhost:", "localhost:http", "127.0.0.1", "a b:80"] {
             assert!(resolve(text).await.is_err(), "{text}");
+        }
+    });
+}
+
+#[test]
+fn the_first_bytes_are_sent_with_the_connection() {
+    block_on(async {
+        use tokio::io::AsyncReadExt;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialer = Dialer::new(vec![], WAIT);
+        let (stream, sent) =
+            dialer.connect_sending(listener.local_addr().unwrap(), b"CONNECT").await.unwrap();
+        assert_eq!(sent, 7, "a server on this machine takes them at once");
+        let (mut server, _) = listener.accept().await.unwrap();
+        drop(stream);
+        let mut got = Vec::new();
+        server.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got, b"CONNECT");
+    });
+}
+
+#[test]
+fn a_refusal_is_told_whether_or_not_there_is_something_to_send() {
+    block_on(async {
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let dialer = Dialer::new(vec![], WAIT);
+        for first in [&b""[..], b"CONNECT"] {
+            let error = dialer.connect_sending(gone, first).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         }
     });
 }
