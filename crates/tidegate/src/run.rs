@@ -22,8 +22,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::config::{self, Config};
 use crate::process::{EventMetrics, Inner, Process};
 
-/// How long clients may take to be told good-bye and sessions to be written back.
+/// How long clients may take to be told good-bye and sessions to be written back. A second signal ends the wait.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long devices of other brokers may take to go by themselves: nothing in stream mode can tell them to, and MQTT
+/// connections last for days.
+const GATEWAY_STOPS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Why it could not start.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -107,7 +111,10 @@ fn serve(file: Option<PathBuf>, config: Config, telemetry: telemetry::Telemetry)
         sd_notify::stopping();
         readiness.set("started", false);
         shutdown.begin(reason);
-        stop(broker.as_ref(), gateway.as_ref(), &clock).await;
+        tokio::select! {
+            () = stop(broker.as_ref(), gateway.as_ref(), &clock) => {}
+            reason = signals.stop() => tracing::warn!(reason, "asked again: what is still connected is cut off"),
+        }
         admin_shutdown.begin(reason);
         if let Some(admin) = admin {
             admin.finished().await;
@@ -192,7 +199,7 @@ impl Ground {
 async fn stop(broker: Option<&Broker>, gateway: Option<&Gateway>, clock: &Clock) {
     let gateway_stops = async {
         if let Some(gateway) = gateway {
-            gateway.stop(clock.now() + STOP_WITHIN).await;
+            gateway.stop(clock.now() + GATEWAY_STOPS_WITHIN).await;
         }
     };
     let broker_stops = async {
@@ -242,6 +249,14 @@ impl Signals {
                     let _ = tokio::task::spawn_blocking(move || process.reload_from("signal")).await;
                 }
             }
+        }
+    }
+
+    /// Waits for a signal that ends the process; there is nothing left to reload.
+    async fn stop(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
         }
     }
 }
