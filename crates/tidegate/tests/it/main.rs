@@ -18,4 +18,5 @@ mod interoperation;
 mod lifecycle;
 mod publish_and_subscribe;
 mod reload;
+mod second_signal;
 mod walkthrough;
