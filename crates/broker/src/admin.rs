@@ -15,6 +15,15 @@ use crate::worker::Worker;
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 10_000;
+/// Rows of stored sessions that are gathered before those beyond the page are let go: there may be millions.
+const ROWS_AT_ONCE: usize = 1_000;
+
+/// The first `most` rows by client identifier. A client that came or went while the workers were asked is there once.
+fn keep_first(rows: &mut Vec<Client>, most: usize) {
+    rows.sort_by(|a, b| a.clientid.cmp(&b.clientid));
+    rows.dedup_by(|a, b| a.clientid == b.clientid);
+    rows.truncate(most);
+}
 
 impl BrokerAdmin for Broker {
     fn clients(&self, query: ClientQuery, page: PageQuery) -> Answer<'_, Page<Client>> {
@@ -33,12 +42,13 @@ impl BrokerAdmin for Broker {
                     if wanted(&query, after.as_deref(), &offline.client_id, offline.about.username.as_deref())
                     {
                         rows.push(offline_client(offline, node));
+                        if rows.len() >= ROWS_AT_ONCE.max(4 * limit) {
+                            keep_first(&mut rows, limit + 1);
+                        }
                     }
                 });
             }
-            rows.sort_by(|a, b| a.clientid.cmp(&b.clientid));
-            // a client that came or went while the workers were asked is there once
-            rows.dedup_by(|a, b| a.clientid == b.clientid);
+            keep_first(&mut rows, limit + 1);
             let more = rows.len() > limit;
             rows.truncate(limit);
             let cursor = if more { rows.last().map(|c| c.clientid.clone()) } else { None };
