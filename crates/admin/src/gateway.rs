@@ -36,7 +36,7 @@ impl FromRequestParts<Roles> for Gateway {
         ("limit" = Option<u16>, Query, description = "Rows of a page; 100 where nothing is said", minimum = 1, maximum = 10000),
         ("cursor" = Option<String>, Query, description = "`meta.cursor` of the page before"),
         ("clientid" = Option<String>, Query, description = "Exactly this client id: also the empty one"),
-        ("server" = Option<String>, Query, description = "Only those to this server"),
+        ("server" = Option<String>, Query, description = "Only those to this server, by its name or address"),
         ("upstream" = Option<String>, Query, description = "Only those through this upstream"),
     ),
     responses(
@@ -57,7 +57,7 @@ pub(crate) async fn list_connections(
     };
     let mut rows = gateway.connection(clientid).await;
     rows.retain(|row| {
-        wanted.server.as_ref().is_none_or(|server| row.server == *server)
+        wanted.server.as_ref().is_none_or(|server| row.server == *server || row.server_address == *server)
             && wanted.upstream.as_ref().is_none_or(|upstream| row.upstream == *upstream)
     });
     Ok(Json(cut(rows, &page, Order::Descending, |row| format!("{} {}", row.connected_at, row.id))))

@@ -233,7 +233,7 @@ fn connection(clientid: &str, second: u8) -> Connection {
         listener: "tcp://127.0.0.1:1880".into(),
         upstream: "brokers".into(),
         server: if second.is_multiple_of(2) { "a" } else { "10.0.0.2:1883" }.into(),
-        server_address: "10.0.0.2:1883".into(),
+        server_address: if second.is_multiple_of(2) { "10.0.0.1:1883" } else { "10.0.0.2:1883" }.into(),
         local_address: "10.0.0.9:5000".into(),
         chosen_by: "hash".into(),
         connected_at: format!("2026-11-22T08:30:{second:02}.000Z"),

@@ -129,6 +129,7 @@ fn connections_are_filtered_by_server_upstream_and_client() {
             ("?upstream=other", vec![]),
             ("?clientid=", vec!["c3", "c2", "c1"]),
             ("?clientid=&server=10.0.0.2%3A1883", vec!["c3", "c1"]),
+            ("?clientid=&server=10.0.0.1%3A1883", vec!["c2"]),
             ("?clientid=twice&upstream=brokers", vec!["c5", "c4"]),
             ("?clientid=twice&upstream=other", vec![]),
         ] {
