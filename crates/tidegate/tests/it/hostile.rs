@@ -11,7 +11,7 @@ use mqtt::packet::{Connect, ConnectProperties, Packet};
 use mqtt::{QoS, ReasonCode, Version};
 use socket2::SockRef;
 
-use crate::harness::{Device, Process, Site, Tidegate, device, eventually};
+use crate::harness::{Device, Process, Site, Tidegate, device, eventually, http};
 
 /// Resident memory in MiB.
 fn memory(process: &Process) -> u64 {
@@ -279,4 +279,36 @@ fn flood(to: SocketAddr, flooder: usize, over: &AtomicBool) {
             let _ = stream.write(b"\xC0\0");
         }
     }
+}
+
+/// Pages of a list that is far longer than what is gathered at once have every session, once, in order.
+#[test]
+fn a_list_of_many_stored_sessions_is_whole() {
+    let broker = Tidegate::broker("node1");
+    for round in 0..3 {
+        let names = (0..500).map(|number| format!("kept-{:04}", (number * 7 + round) % 1_500));
+        let mut streams: Vec<_> =
+            names.map(|name| attack(broker.mqtt(), &hello(&kept(Version::V311, &name)))).collect();
+        for stream in &mut streams {
+            stream.set_read_timeout(Some(crate::harness::DEADLINE)).expect("a socket option");
+            stream.read_exact(&mut [0; 4]).expect("a CONNACK");
+        }
+    }
+    eventually("all are away", || (broker.metric("tidegate_broker_connections") == 0.0).then_some(()));
+    let offline = broker.metric("tidegate_broker_sessions_offline");
+    assert!(offline > 1_000.0, "{offline}");
+    let (mut names, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = http::get(broker.api(), &format!("/api/v1/clients?limit=90{cursor}")).body;
+        let page: serde_json::Value = serde_json::from_str(&page).expect("JSON");
+        for client in page["data"].as_array().expect("a list") {
+            names.push(client["clientid"].as_str().expect("text").to_owned());
+        }
+        match page["meta"]["cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(names.len(), offline as usize);
+    assert!(names.is_sorted_by(|a, b| a < b));
 }
