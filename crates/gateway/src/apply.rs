@@ -71,7 +71,7 @@ impl Gateway {
     pub fn apply(&self, new: GatewayConfig) -> Result<Vec<String>, StartError> {
         let inner = &*self.0;
         let mut applied = inner.applied();
-        if applied.stopped {
+        if applied.stopped || inner.context.shutdown.requested() {
             return Err(StartError::Stopped);
         }
         let bound = bind(inner, &applied, &new)?;

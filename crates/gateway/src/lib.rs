@@ -155,7 +155,8 @@ impl Gateway {
         self.0.context.workers.spawn(first, move || async move {
             shutdown.wait().await;
             if let Some(inner) = inner.upgrade() {
-                inner.stop_accepting();
+                // Not under the lock: a reload may hold it, and wait for this very worker.
+                inner.tell_all_to_stop();
             }
         });
     }
@@ -170,6 +171,10 @@ impl Inner {
     /// Tells every worker to accept no more; each says when it has no connections left.
     fn stop_accepting(&self) -> Vec<oneshot::Receiver<()>> {
         self.applied().stop(&self.context);
+        self.tell_all_to_stop()
+    }
+
+    fn tell_all_to_stop(&self) -> Vec<oneshot::Receiver<()>> {
         let tell = |agent: &Sender<Command>| {
             let (sender, receiver) = oneshot::channel();
             // A worker that is gone drops the sender: that is an answer, too.

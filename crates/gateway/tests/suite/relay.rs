@@ -233,6 +233,8 @@ async fn a_requested_shutdown_stops_accepting_and_keeps_connections() {
     running.shutdown.begin("test");
     let address = running.address();
     eventually(|| std::net::TcpStream::connect(address).is_err().then_some(())).await;
+    let text = config("max_connections = 7", "", &[address]);
+    assert!(running.gateway.apply(crate::harness::parse(&text)).is_err(), "too late for a new configuration");
     client.write_all(b"still").await.unwrap();
     expect(&mut server, b"still").await;
 }
