@@ -129,6 +129,8 @@ pub(crate) struct Worker {
     pub(crate) durable_sessions: usize,
     turn_wanted: bool,
     ticks: u64,
+    /// Whoever still comes is sent away at once.
+    stopping: bool,
 }
 
 impl Worker {
@@ -161,6 +163,7 @@ impl Worker {
             durable_sessions: 0,
             turn_wanted: false,
             ticks: 0,
+            stopping: false,
             shared,
         }
     }
@@ -176,6 +179,10 @@ impl Worker {
         self.metrics.connections.inc();
         let id = ConnId { slot: slot_number(slot), generation };
         self.wheel.arm(id, self.now.instant + self.config.connect_timeout);
+        if self.stopping {
+            // it was accepted, or still said whose it is, when everybody else was told
+            self.end(id, End::Shutdown);
+        }
         id
     }
 
@@ -349,6 +356,7 @@ impl Worker {
 
     /// Stops serving: every client gets its DISCONNECT and every durable session is written back.
     pub(crate) fn shut_down(&mut self) {
+        self.stopping = true;
         let ids: Vec<_> = self.ids().collect();
         for id in ids {
             self.end(id, End::Shutdown);

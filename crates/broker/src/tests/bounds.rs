@@ -231,3 +231,20 @@ fn a_second_connect_of_an_unknown_version_is_a_protocol_error() {
         other => panic!("{other:?}"),
     }
 }
+
+/// A connection that was accepted before its listener stopped, and served after the others were told, does not hold up the
+/// stop.
+#[test]
+fn who_comes_into_a_stop_is_sent_away() {
+    let mut w = world(1);
+    let before = Peer::clean(&mut w, "before");
+    w.workers[0].shut_down();
+    let late = Peer::begin(&mut w, 0, connect("late", false, NEVER));
+    w.run();
+    let reasons: Vec<_> = before.read(&mut w);
+    assert!(matches!(&reasons[..], [Packet::Disconnect(d)] if d.reason == ReasonCode::ServerShuttingDown));
+    assert_eq!(late.read(&mut w), []);
+    assert!(w.is_closed(late.link));
+    w.advance(seconds(4));
+    assert!(w.workers[0].is_idle());
+}
