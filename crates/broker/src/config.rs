@@ -86,6 +86,7 @@ const MAX_PACKET: u64 = 268_435_460;
 pub fn read(table: &mut Table<'_>) -> BrokerConfig {
     let d = BrokerConfig::default();
     let anonymous = table.bool("allow_anonymous");
+    table.not_in_this_version("password_file");
     let listeners = if table.has("listeners") {
         let listeners = table.tables("listeners", |t, _| read_listener(t, anonymous));
         listeners.into_iter().flatten().collect()
@@ -144,11 +145,10 @@ fn read_listener(t: &mut Table<'_>, anonymous: Option<bool>) -> Option<ListenerC
     if !t.has("bind") {
         t.problem("bind", "an address and port to listen on, such as \"127.0.0.1:1883\"");
     }
-    t.choice("transport", &[("tcp", ())]);
+    t.only("transport", "tcp", &["tls", "ws", "wss", "quic"]);
+    t.not_in_this_version("tls");
+    t.not_in_this_version("accept_rate");
     let proxy_protocol = t.bool("proxy_protocol").unwrap_or(false);
-    if t.has("trusted_proxies") && !proxy_protocol {
-        t.problem("trusted_proxies", "only with proxy_protocol = true");
-    }
     let trusted = t.networks("trusted_proxies");
     let max_connections = integer(t, "max_connections", 1..=100_000_000);
     let own_anonymous = t.bool("allow_anonymous");

@@ -143,9 +143,9 @@ fn listener(
     if bind.is_some_and(|bind| !binds.insert(bind)) {
         table.problem("bind", "each address once; another listener has it");
     }
-    only(table, "transport", "tcp", &["tls", "ws", "wss", "quic"]);
-    only(table, "mode", "stream", &["message"]);
-    not_in_this_version(table, "tls");
+    table.only("transport", "tcp", &["tls", "ws", "wss", "quic"]);
+    table.only("mode", "stream", &["message"]);
+    table.not_in_this_version("tls");
     let known = || {
         let mut names: Vec<_> = upstreams.iter().map(|name| format!("\"{name}\"")).collect();
         names.sort_unstable();
@@ -190,8 +190,8 @@ fn upstream(table: &mut Table<'_>, names: &mut HashSet<String>) -> UpstreamConfi
         Some(_) => {}
         None => table.require("name", "a name that listeners refer to, such as \"brokers\""),
     }
-    only(table, "transport", "tcp", &["tls", "ws", "wss", "quic"]);
-    not_in_this_version(table, "tls");
+    table.only("transport", "tcp", &["tls", "ws", "wss", "quic"]);
+    table.not_in_this_version("tls");
     let hash = table
         .choice("hash", &[HashKind::Rendezvous, HashKind::Ketama].map(|kind| (kind.name(), kind)))
         .unwrap_or(HashKind::Rendezvous);
@@ -330,20 +330,5 @@ fn size(table: &mut Table<'_>, key: &str, min: u64, max: u64) -> Option<usize> {
 }
 
 /// A key whose other values belong to a later version: a clear word instead of "unknown".
-fn only(table: &mut Table<'_>, key: &str, here: &str, later: &[&str]) {
-    let Some(value) = table.string(key) else { return };
-    if later.contains(&value.as_str()) {
-        table.problem(key, format!("not in this version; allowed: \"{here}\""));
-    } else if value != here {
-        table.problem(key, format!("\"{here}\""));
-    }
-}
-
-fn not_in_this_version(table: &mut Table<'_>, key: &str) {
-    if table.has(key) {
-        table.problem(key, "not in this version; leave it out");
-    }
-}
-
 #[cfg(test)]
 mod tests;

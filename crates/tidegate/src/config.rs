@@ -307,6 +307,16 @@ mod tests {
     }
 
     #[test]
+    fn what_a_later_version_brings_is_not_taken_for_a_misspelling() {
+        let problems = parse(
+            "[broker]\npassword_file = \"u\"\n[[broker.listeners]]\nbind = \"127.0.0.1:1\"\ntransport = \"ws\"\ntls = {}\n",
+        )
+        .unwrap_err();
+        assert_eq!(problems.len(), 3, "{problems:#?}");
+        assert!(problems.iter().all(|p| p.contains("not in this version")), "{problems:#?}");
+    }
+
+    #[test]
     fn a_listener_beyond_this_machine_is_closed_to_anonymous_clients_unless_said() {
         let config = parse("[[broker.listeners]]\nbind = \"0.0.0.0:1883\"\n[[broker.listeners]]\nbind = \"127.0.0.1:1884\"\n").unwrap();
         let listeners = config.broker.unwrap().listeners;

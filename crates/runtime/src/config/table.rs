@@ -130,6 +130,23 @@ impl<'a> Table<'a> {
         })
     }
 
+    /// A choice of the contract of which this version has one: the others are told apart from a misspelling.
+    pub fn only(&mut self, key: &str, here: &str, later: &[&str]) {
+        let Some(value) = self.string(key) else { return };
+        if later.contains(&value.as_str()) {
+            self.problem(key, format!("not in this version; allowed: \"{here}\""));
+        } else if value != here {
+            self.problem(key, format!("\"{here}\""));
+        }
+    }
+
+    /// A key of the contract that this version does not carry out: never taken in silence.
+    pub fn not_in_this_version(&mut self, key: &str) {
+        if self.has(key) {
+            self.problem(key, "not in this version; leave it out");
+        }
+    }
+
     /// An address with a port, such as `"127.0.0.1:1883"` or `"[::1]:1883"`.
     pub fn socket_addr(&mut self, key: &str) -> Option<SocketAddr> {
         let text = "an address with a port such as \"127.0.0.1:1883\" or \"[::]:1883\"";
