@@ -267,7 +267,7 @@ impl Worker {
         self.forget_routes(&offline);
         // the session ends now: a will delay does not outlive it [MQTT-3.1.3-9]
         if let Some((_, will)) = offline.will.take() {
-            self.distribute(will.view(), None, None);
+            self.publish_will(&will);
         }
         self.submit(Op::Put { writes: offline.removal() }, Waiting::Closed(id));
     }
