@@ -162,6 +162,13 @@ impl Broker {
                 }
             });
         }
+        if !config.allow_anonymous {
+            tracing::warn!(
+                listener = &*name,
+                "nobody can connect here: allow_anonymous is off, as it is beyond loopback where nothing is said, and \
+                 passwords come with a later version"
+            );
+        }
         self.0.context.readiness.set(&format!("listener {name}"), true);
         self.0.context.events.emit(Event::ListenerStarted { listener: name, bind: addr });
         self.listeners().insert(config.bind, Bound { addr, serving });

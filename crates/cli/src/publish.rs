@@ -22,7 +22,7 @@ const LARGEST_PAYLOAD: u64 = 268_435_455;
 
 /// Publish messages on a topic.
 #[derive(Clone, Debug, clap::Args)]
-#[command(disable_help_flag = true)]
+#[command(disable_help_flag = true, args_override_self = true)]
 pub struct Args {
     /// Topic to publish to
     #[arg(short, long, allow_hyphen_values = true)]

@@ -25,7 +25,7 @@ use render::{Layout, WallClock};
 
 /// Print the messages of topics.
 #[derive(Clone, Debug, clap::Args)]
-#[command(disable_help_flag = true)]
+#[command(disable_help_flag = true, args_override_self = true)]
 pub struct Args {
     /// Topic filter to subscribe to; may be repeated
     #[arg(short, long, allow_hyphen_values = true)]

@@ -104,7 +104,7 @@ impl Listener {
         Some(Open { listener: Arc::clone(self) })
     }
 
-    fn nanos(&self, now: Instant) -> u64 {
+    pub(crate) fn nanos(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.since).as_nanos()).unwrap_or(u64::MAX)
     }
 }

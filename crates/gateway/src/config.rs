@@ -130,7 +130,30 @@ pub fn read(table: &mut Table<'_>) -> GatewayConfig {
     let listeners = table.tables("listeners", |table, _| listener(table, &names, &mut binds));
     table.require("upstreams", "at least one [[gateway.upstreams]]");
     table.require("listeners", "at least one [[gateway.listeners]]");
-    GatewayConfig { listeners: listeners.into_iter().flatten().collect(), upstreams }
+    let config = GatewayConfig { listeners: listeners.into_iter().flatten().collect(), upstreams };
+    for (index, upstream) in config.upstreams.iter().enumerate() {
+        if let Some((server, listener)) = loops(upstream, &config.listeners) {
+            let problem = format!(
+                "servers other than the gateway itself: {server} is its listener {listener}, and every connection \
+                 would come back for ever"
+            );
+            table.element_problem("upstreams", index, problem);
+        }
+    }
+    config
+}
+
+/// A server of the upstream that is one of the gateway's own listeners.
+fn loops<'a>(upstream: &'a UpstreamConfig, listeners: &[ListenerConfig]) -> Option<(&'a str, SocketAddr)> {
+    upstream.servers.iter().find_map(|server| {
+        let address: SocketAddr = server.address.parse().ok()?;
+        let own = |bind: SocketAddr| {
+            let everywhere = bind.ip().is_unspecified() && address.ip().is_loopback();
+            bind.port() == address.port() && (bind.ip() == address.ip() || everywhere)
+        };
+        let listener = listeners.iter().find(|listener| own(listener.bind))?;
+        Some((&*server.address, listener.bind))
+    })
 }
 
 fn listener(

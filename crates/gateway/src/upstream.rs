@@ -126,6 +126,17 @@ impl Server {
         *lock(&self.last_error) = Some(error);
     }
 
+    /// It took a connection and closed it without a byte: not a failure by itself, since a client can bring that about, but what
+    /// an operator looks for when nobody gets through.
+    pub(crate) fn mute(&self) -> Arc<str> {
+        let text: Arc<str> =
+            "it closed a connection without a byte; does it expect MQTT here, and the PROXY header \
+                              that proxy_protocol says?"
+                .into();
+        *lock(&self.last_error) = Some(Arc::clone(&text));
+        text
+    }
+
     /// Whether the name must be looked up again and again, by [`keep_resolving`].
     pub(crate) const fn has_name(&self) -> bool {
         matches!(self.resolved, Resolved::Name(_))

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use api::gateway::{Connection, ConnectionQuery};
 use net::splice::PipePool;
 use runtime::clock::Clock;
-use runtime::events::Events;
+use runtime::events::{Event, Events};
 use runtime::mailbox;
 use runtime::timer_wheel::{DEFAULT_TICK, Wheel};
 use runtime::workers::WorkerId;
@@ -236,6 +236,17 @@ impl Worker {
             ended.inc();
         }
         session_log::ended(&self.events, session, end, self.clock.now());
+        if matches!(end, End::ServerClosed | End::ServerFailed) && session.bytes_out.get() == 0 {
+            let server = &session.to.slot.server;
+            let error = server.mute();
+            if server.reports.now(session.listener().nanos(self.clock.now())) {
+                self.events.emit(Event::UpstreamFailed {
+                    upstream: Arc::clone(&server.upstream),
+                    server: Arc::clone(&server.name),
+                    error,
+                });
+            }
+        }
         self.watched.borrow_mut().remove(&session.id.sequence);
         self.halves.borrow_mut().remove(&session.id.sequence);
         self.sessions.borrow_mut().remove::<dyn Place>(&**session);

@@ -93,22 +93,21 @@ fn read(document: &Document, file: Option<&Path>) -> Result<Config, Problems> {
         let mut taken = Vec::new();
         let mut broker = root.table("broker", |t| {
             let broker = broker::config::read(t);
-            taken.extend(broker.listeners.iter().map(|listener| (listener.bind, "the broker")));
+            for (index, listener) in broker.listeners.iter().enumerate() {
+                claim(t, index, listener.bind, "the broker", &mut taken);
+            }
             broker
         });
         let gateway = root.table("gateway", |t| {
             let gateway = gateway::config::read(t);
             for (index, listener) in gateway.listeners.iter().enumerate() {
-                if let Some(problem) = clash(listener.bind, &taken) {
-                    t.element_problem("listeners", index, problem);
-                }
+                claim(t, index, listener.bind, "the gateway", &mut taken);
             }
-            taken.extend(gateway.listeners.iter().map(|listener| (listener.bind, "the gateway")));
             gateway
         });
         let mut admin = root.table("admin", |t| {
             let admin = admin::config::read(t);
-            if let Some(problem) = clash(admin.bind, &taken) {
+            if let Some(problem) = clash(admin.bind, "the API", &taken) {
                 t.problem("bind", problem);
             }
             admin
@@ -135,10 +134,32 @@ fn read(document: &Document, file: Option<&Path>) -> Result<Config, Problems> {
     })
 }
 
-/// What stands against an address, if another role of this process listens there.
-fn clash(bind: SocketAddr, taken: &[(SocketAddr, &str)]) -> Option<String> {
-    let (_, role) = taken.iter().find(|(other, _)| bind.port() != 0 && *other == bind)?;
-    Some(format!("another address than {bind}, where {role} listens"))
+/// Notes that a listener takes its address; a problem if another listener of this process has it.
+fn claim(
+    t: &mut Table<'_>,
+    index: usize,
+    bind: SocketAddr,
+    role: &'static str,
+    taken: &mut Vec<(SocketAddr, &'static str)>,
+) {
+    if let Some(problem) = clash(bind, role, taken) {
+        t.element_problem("listeners", index, problem);
+    }
+    taken.push((bind, role));
+}
+
+/// What stands against an address, if something else of this process listens there. The very same address twice in one role
+/// is told by the role.
+fn clash(bind: SocketAddr, role: &str, taken: &[(SocketAddr, &'static str)]) -> Option<String> {
+    let (other, by) =
+        taken.iter().find(|(other, by)| overlap(*other, bind) && !(*other == bind && *by == role))?;
+    Some(format!("another address than {bind}: {by} listens on {other}"))
+}
+
+/// Whether two listeners would want the same port of the same address; `0.0.0.0` is every address.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let wide = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() != 0 && a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && (wide || a.ip() == b.ip())
 }
 
 fn read_node(t: &mut Table<'_>, folder: Option<&Path>) -> NodeConfig {
@@ -296,11 +317,13 @@ mod tests {
             )
         };
         assert!(parse(&text(1880, 18083)).is_ok());
+        let wide = "[[broker.listeners]]\nbind = \"127.0.0.1:1883\"\n[[broker.listeners]]\nbind = \"0.0.0.0:1883\"\n";
+        assert!(parse(wide).unwrap_err()[0].contains("the broker listens on 127.0.0.1:1883"));
         assert_eq!(
             parse(&text(1883, 1883)).unwrap_err(),
             [
-                "/etc/tidegate/t.toml:3: gateway.listeners[0]: a table: another address than 127.0.0.1:1883, where the broker listens",
-                "/etc/tidegate/t.toml:10: admin.bind: \"127.0.0.1:1883\": another address than 127.0.0.1:1883, where the broker listens",
+                "/etc/tidegate/t.toml:3: gateway.listeners[0]: a table: another address than 127.0.0.1:1883: the broker listens on 127.0.0.1:1883",
+                "/etc/tidegate/t.toml:10: admin.bind: \"127.0.0.1:1883\": another address than 127.0.0.1:1883: the broker listens on 127.0.0.1:1883",
             ]
         );
         assert!(parse(&text(0, 0)).is_ok(), "the system chooses different ones");

@@ -15,7 +15,7 @@ use clap::{Parser, Subcommand};
 #[command(name = "tidegate", version, max_term_width = 100)]
 struct Cli {
     /// The configuration file; without one: a broker with its API on this machine
-    #[arg(long, value_name = "FILE", global = false)]
+    #[arg(short = 'c', long, value_name = "FILE", global = false)]
     config: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
@@ -26,13 +26,13 @@ enum Command {
     /// Run the roles of a configuration file in the foreground (the same as no command at all)
     Run {
         /// The configuration file; without one: a broker with its API on this machine
-        #[arg(long, value_name = "FILE")]
+        #[arg(short = 'c', long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
     /// Check a configuration file: every problem with its file, line, key and what is allowed
     Check {
         /// The configuration file
-        #[arg(long, value_name = "FILE")]
+        #[arg(short = 'c', long, value_name = "FILE")]
         config: PathBuf,
     },
     /// Show it: two brokers, the gateway before them, and a fleet of vehicles that loses its network and comes back
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
 fn check(file: &std::path::Path) -> ExitCode {
     match config::load(Some(file)) {
         Ok(_) => {
-            println!("{}: right", file.display());
+            println!("{}: ok", file.display());
             ExitCode::SUCCESS
         }
         Err(error) => {

@@ -180,3 +180,20 @@ fn addresses_are_host_and_port() {
         assert!(!is_host_and_port(bad), "{bad}");
     }
 }
+
+#[test]
+fn a_gateway_is_not_its_own_server() {
+    let text = |bind: &str, server: &str| {
+        format!(
+            "[gateway]\n[[gateway.listeners]]\nbind = \"{bind}\"\nupstream = \"b\"\n[[gateway.upstreams]]\nname = \"b\"\n\
+             servers = [{{ address = \"{server}\" }}]\n"
+        )
+    };
+    for (bind, server) in [("127.0.0.1:1880", "127.0.0.1:1880"), ("0.0.0.0:1880", "127.0.0.1:1880")] {
+        let problems = parse(&text(bind, server)).unwrap_err();
+        assert!(problems[0].contains("other than the gateway itself"), "{problems:?}");
+    }
+    for (bind, server) in [("127.0.0.1:1880", "127.0.0.1:1883"), ("127.0.0.1:1880", "127.0.0.2:1880")] {
+        assert!(parse(&text(bind, server)).is_ok(), "{bind} {server}");
+    }
+}

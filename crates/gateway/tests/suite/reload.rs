@@ -189,7 +189,8 @@ async fn a_removed_listener_accepts_no_more_and_its_port_is_free() {
 async fn a_listener_that_cannot_be_bound_changes_nothing() {
     let brokers = Broker::fleet::<2>().await;
     let running = Running::start(&config("", "", &addresses(&brokers[..1])));
-    let taken = brokers[1].address;
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap();
     let text = config("", "", &addresses(&brokers[1..])).replace(
         "[[gateway.upstreams]]",
         &format!("[[gateway.listeners]]\nbind = \"{taken}\"\nupstream = \"brokers\"\n[[gateway.upstreams]]"),

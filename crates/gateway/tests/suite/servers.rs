@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use api::gateway::GatewayAdmin;
 use mqtt::Version;
 use runtime::events::Event;
+use tokio::io::AsyncReadExt;
 
 use crate::harness::{
     Broker, Nobody, Running, addresses, config, device, device_from, eventually, expect, expect_end, hello,
-    whoever,
+    soon, whoever,
 };
 
 /// Where the device lands, by the index of the broker.
@@ -71,7 +72,8 @@ async fn a_dead_server_is_passed_over_and_named() {
         let _server = broker.accept_with(&hello).await;
         eventually(|| (running.gateway.upstreams()[0].servers[1].connections_total == n).then_some(())).await;
     }
-    let event = running.event(|event| matches!(event, Event::UpstreamFailed { .. })).await;
+    let dead = |event: &Event| matches!(event, Event::UpstreamFailed { server, .. } if **server == *"s0");
+    let event = running.event(dead).await;
     let Event::UpstreamFailed { upstream, server, error } = event else { panic!() };
     assert_eq!((&*upstream, &*server), ("brokers", "s0"));
     assert!(error.contains("refused"), "{error}");
@@ -87,6 +89,22 @@ async fn a_dead_server_is_passed_over_and_named() {
         line.is_some_and(|line| !line.ends_with(" 0"))
     };
     assert!(running.registry.render().lines().any(counted), "a failover is counted");
+}
+
+#[tokio::test]
+async fn a_server_that_closes_without_a_byte_is_told_of_and_not_counted_as_failed() {
+    let broker = Broker::start().await;
+    let running = Running::start(&config("", "", &[broker.address]));
+    let hello = hello("car").bytes();
+    let mut client = device(running.address(), &hello).await;
+    drop(broker.accept_with(&hello).await);
+    assert_eq!(soon(client.read(&mut [0])).await.unwrap(), 0, "the end is passed on");
+    drop(client);
+    let event = running.event(|event| matches!(event, Event::UpstreamFailed { .. })).await;
+    let Event::UpstreamFailed { error, .. } = event else { panic!() };
+    assert!(error.contains("without a byte") && error.contains("proxy_protocol"), "{error}");
+    let server = running.gateway.upstreams()[0].servers[0].clone();
+    assert_eq!((server.fails, server.last_error.as_deref()), (0, Some(&*error)));
 }
 
 #[tokio::test]

@@ -51,7 +51,7 @@ fn run_says_the_same_as_check() {
 #[test]
 fn check_says_that_a_good_file_is_right() {
     let (code, said) = check(b"[broker]\n");
-    assert_eq!((code, said.as_str()), (Some(0), "tidegate.toml: right\n"));
+    assert_eq!((code, said.as_str()), (Some(0), "tidegate.toml: ok\n"));
 }
 
 #[test]
