@@ -82,7 +82,8 @@ pub enum Event {
         /// The client identifier.
         clientid: Text,
     },
-    /// Messages were dropped by a rule. Emitted as a sum over an interval, never once per message.
+    /// Messages were dropped by a rule. Told at a client's first and then whenever their number has doubled, never once per
+    /// message: a flood of drops is no flood of events.
     MessageDropped {
         /// Whose queue or connection it was, when there is one.
         clientid: Option<Text>,
@@ -90,7 +91,7 @@ pub enum Event {
         topic: Text,
         /// The rule as a word: `queue_full`, `expired`, `too_large` ...
         rule: Text,
-        /// How many.
+        /// How many were dropped for this client so far.
         count: u64,
     },
     /// A peer broke the protocol and was or will be disconnected.
