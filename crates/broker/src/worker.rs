@@ -3,16 +3,18 @@
 //! A worker owns its connections and the sessions of their clients; nothing else touches them, so there is no lock
 //! and no shared counter on the way of a message. What needs other workers goes out as [`Mail`] at the
 //! [end of the turn](Worker::end_turn), what needs memory goes to the engine as operations with tokens.
-//! The steps live in files named after them: `connect`, `publish`, `subscribe`, `deliver`, `replay`, `disconnect`.
+//! Acknowledgements and engine operations have files of their own below. The steps live in files named after them: `connect`, `publish`, `subscribe`, `deliver`, `replay`, `disconnect`.
 //!
 //! Must not know: sockets, tasks, tokio. `driver` does.
 
-use std::rc::Rc;
+mod acknowledge;
+mod operations;
+
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use engine::{Arrival, EngineError, Expect, Key, Op, Port, Pos, Reply, Shard, Token, Write};
+use engine::{EngineError, Key, Op, Port, Pos, Reply, Shard, Token};
 use hashbrown::HashMap;
 use mqtt::codec::decode::{Role, decode};
 use mqtt::codec::{Decoded, encode};
@@ -22,11 +24,11 @@ use runtime::timer_wheel::Wheel;
 use slab::Slab;
 
 use crate::config::BrokerConfig;
-use crate::connection::{AckKind, AckRef, Conn, ConnId, End, Origin, PendingAck, Phase};
+use crate::connection::{AckRef, Conn, ConnId, End, Origin, Phase};
 use crate::deliver::Templates;
 use crate::log::Log;
 use crate::message::Message;
-use crate::metrics::{Drop, WorkerMetrics};
+use crate::metrics::WorkerMetrics;
 use crate::registry::Owner;
 use crate::router::RouteCache;
 use crate::shared::{Mail, Shared};
@@ -666,250 +668,6 @@ impl Worker {
         detail: &'static str,
     ) {
         self.end(id, End::Violation { reason, clause, detail });
-    }
-
-    // ---- acknowledgements in order ----
-
-    /// The name of the next acknowledgement of the connection.
-    pub(crate) fn next_ack(&self, id: ConnId) -> AckRef {
-        let seq = self.conn(id).map_or(0, |c| c.acks_first + c.acks.len() as u64);
-        AckRef { conn: id, seq }
-    }
-
-    /// Sends an acknowledgement as soon as all before it are sent and nothing is left to wait for.
-    pub(crate) fn acknowledge(&mut self, id: ConnId, ack: PendingAck) {
-        let Some(conn) = self.conn_mut(id) else { return };
-        if ack.waits == 0 && conn.acks.is_empty() {
-            self.write_ack(id, ack.kind, ack.packet_id, ack.reason);
-            return;
-        }
-        conn.acks.push_back(ack);
-        self.flush_acks(id);
-    }
-
-    fn write_ack(&mut self, id: ConnId, kind: AckKind, packet_id: PacketId, reason: ReasonCode) {
-        let Some(conn) = self.conn_mut(id) else { return };
-        let version = conn.version;
-        if let Some(session) = &mut conn.session {
-            match kind {
-                AckKind::Puback => session.inbound.qos1_end(),
-                AckKind::Pubrec if reason.is_error() => {
-                    session.inbound.release(packet_id);
-                    session.incoming.remove(&packet_id);
-                }
-                AckKind::Pubrec | AckKind::Pubcomp => {}
-            }
-        }
-        if reason.is_error() && !version.is_v5() {
-            // before version 5 there is no way to say no: no acknowledgement, and the door is closed
-            if kind != AckKind::Pubcomp {
-                self.violation(id, reason, "4.3.2", "the message could not be taken");
-                return;
-            }
-        }
-        self.write(id, |out| match kind {
-            AckKind::Puback => encode::puback(version, packet_id, reason, out),
-            AckKind::Pubrec => encode::pubrec(version, packet_id, reason, out),
-            AckKind::Pubcomp => encode::pubcomp(version, packet_id, reason, out),
-        });
-    }
-
-    /// One of the operations an acknowledgement waits for is done.
-    pub(crate) fn ack_done(&mut self, ack: AckRef, failed: Option<ReasonCode>) {
-        let metrics = Arc::clone(&self.metrics);
-        let Some(conn) = self.conn_mut(ack.conn) else { return };
-        let Some(index) = ack.seq.checked_sub(conn.acks_first) else { return };
-        let Some(pending) = usize::try_from(index).ok().and_then(|i| conn.acks.get_mut(i)) else { return };
-        pending.waits = pending.waits.saturating_sub(1);
-        match failed {
-            // PUBREC has promised the message: there is nothing left to refuse
-            Some(_) if pending.kind == AckKind::Pubcomp => metrics.drop_message(Drop::Engine, 1),
-            Some(reason) => pending.reason = reason,
-            None => {}
-        }
-        if pending.waits == 0 && pending.then_forget {
-            pending.then_forget = false;
-            pending.waits = 1;
-            let packet_id = pending.packet_id;
-            self.forget_incoming(ack, packet_id);
-            return;
-        }
-        self.flush_acks(ack.conn);
-    }
-
-    fn flush_acks(&mut self, id: ConnId) {
-        let mut sent = false;
-        while let Some(conn) = self.conn_mut(id) {
-            let Some(ack) = conn.acks.pop_front_if(|ack| ack.waits == 0) else { break };
-            conn.acks_first += 1;
-            sent = true;
-            self.write_ack(id, ack.kind, ack.packet_id, ack.reason);
-        }
-        if sent {
-            if self.conn(id).is_some_and(|c| c.acks.is_empty()) {
-                if let Some(conn) = self.conn_mut(id) {
-                    conn.acks = std::collections::VecDeque::new();
-                }
-                self.go_on_leaving(id);
-            }
-            self.unpause(id);
-        }
-    }
-
-    // ---- the engine ----
-
-    /// Submits an operation at the end of the turn.
-    pub(crate) fn submit(&mut self, op: Op, waiting: Waiting) {
-        self.enqueue(op, waiting);
-        self.wake_flush();
-    }
-
-    fn enqueue(&mut self, op: Op, waiting: Waiting) {
-        let token = self.in_engine.insert(InEngine {
-            op: op.clone(),
-            waiting,
-            busy_since: None,
-            perhaps_done: false,
-        }) as Token;
-        if let Op::Put { writes } = &op {
-            // a write with a condition replaces nothing that it has not seen
-            for write in writes.iter().filter(|w| w.expect == Expect::Any) {
-                self.newest.insert(write.key.clone(), token);
-            }
-        }
-        self.ops.push((token, op));
-    }
-
-    /// Whether a later write of every record it writes has been submitted: it took effect, if ever, before that one, and must not
-    /// be repeated after it.
-    fn is_superseded(&self, token: Token) -> bool {
-        match self.in_engine.get(token_index(token)).map(|e| &e.op) {
-            Some(Op::Put { writes }) => {
-                let replaced = |w: &Write| w.expect == Expect::Any && self.newest.get(&w.key) != Some(&token);
-                writes.iter().all(replaced)
-            }
-            _ => false,
-        }
-    }
-
-    /// Submits an operation now: before anything that follows in this process looks at its effect.
-    pub(crate) fn submit_now(&mut self, op: Op, waiting: Waiting) {
-        self.enqueue(op, waiting);
-        self.shared.engine.submit(self.port, std::mem::take(&mut self.ops));
-    }
-
-    /// The turn has something to hand over at its end.
-    pub(crate) fn wake_flush(&mut self) {
-        if !self.turn_wanted {
-            self.turn_wanted = true;
-            if let Some(waker) = &self.flush_waker {
-                waker.wake_by_ref();
-            }
-        }
-    }
-
-    fn arrival(&mut self, arrival: Arrival) {
-        match arrival {
-            Arrival::Done { token, result } => self.done(token, result),
-            Arrival::Frames { shard, frames } => self.on_frames(shard, &frames),
-            Arrival::Truncated { shard, first } => self.on_truncated(shard, first),
-            Arrival::Changed { .. }
-            | Arrival::WatchReady { .. }
-            | Arrival::Lane { .. }
-            | Arrival::LaneGap { .. }
-            | Arrival::LeaseLost { .. } => {
-                // a worker neither watches nor holds leases; lanes carry nothing while there is one node
-            }
-        }
-    }
-
-    fn done(&mut self, token: Token, result: Result<Reply, EngineError>) {
-        if let Err(error @ (EngineError::Unavailable | EngineError::Unknown | EngineError::Busy)) = result
-            && self.in_engine.contains(token_index(token))
-            && !self.gives_up(token, error)
-        {
-            self.retries.push((self.now.instant + RETRY_AFTER, token));
-            return;
-        }
-        let Some(entry) = self.in_engine.try_remove(token_index(token)) else { return };
-        if let Op::Put { writes } = &entry.op {
-            for write in writes {
-                if self.newest.get(&write.key) == Some(&token) {
-                    self.newest.remove(&write.key);
-                }
-            }
-        }
-        if let Err(error) = &result
-            && !matches!(error, EngineError::Truncated { .. } | EngineError::Conflict { .. })
-        {
-            tracing::warn!(%error, "the engine refused an operation");
-        }
-        match entry.waiting {
-            Waiting::Ack(ack) => self.ack_done(ack, result.err().map(reason_of)),
-            Waiting::Append(shard) => self.appended(shard, result),
-            Waiting::Load(id) => self.loaded(id, result),
-            Waiting::Resume(id, shard) => self.resume_frame(id, shard, result),
-            Waiting::Opened(id) => self.opened(id, result.err()),
-            Waiting::Closed(id) if result.is_err() => self.not_written_back(id),
-            Waiting::Closed(id) => self.left(id),
-            Waiting::Subscribed(id, granted) => self.subscribed(id, *granted, result.err()),
-            Waiting::Unsubscribed(id, packet_id, reasons) => self.unsubscribed(id, packet_id, reasons),
-            Waiting::Retained(id, wanted) => self.send_retained(id, wanted),
-            Waiting::Replay(id, shard) => self.replayed(id, shard, result),
-            Waiting::Expired => self.remove_expired(result),
-            Waiting::Removed(client_id) => {
-                if let Some(owner) = self.shared.store.release(&client_id) {
-                    self.tell_released(owner);
-                }
-            }
-            Waiting::Nobody(_) => {}
-        }
-    }
-
-    /// Whether an operation is not worth repeating: a full register says so to whoever can be told.
-    fn gives_up(&mut self, token: Token, error: EngineError) -> bool {
-        let now = self.now.instant;
-        let Some(entry) = self.in_engine.get_mut(token_index(token)) else { return true };
-        entry.perhaps_done |= error == EngineError::Unknown;
-        if error != EngineError::Busy || entry.perhaps_done {
-            entry.busy_since = None;
-            return false;
-        }
-        let since = *entry.busy_since.get_or_insert(now);
-        let patient = now.saturating_duration_since(since) < BUSY_PATIENCE;
-        match &entry.waiting {
-            Waiting::Ack(ack) => {
-                let ack = *ack;
-                self.may_refuse(ack)
-            }
-            Waiting::Nobody("retain") => true,
-            Waiting::Opened(_) | Waiting::Subscribed(..) | Waiting::Nobody("checkpoint") => !patient,
-            Waiting::Closed(id) => {
-                let id = *id;
-                // the second time it only deletes, which needs no room
-                let writes_back = self.conn(id).is_some_and(
-                    |c| matches!(&c.phase, Phase::Leaving(leaving) if leaving.offline.is_some()),
-                );
-                writes_back && !patient
-            }
-            _ => false,
-        }
-    }
-
-    /// A PUBCOMP cannot refuse (3.7.2.1): PUBREC has taken the message, and its record must go before the packet id is free.
-    fn may_refuse(&self, ack: AckRef) -> bool {
-        let Some(conn) = self.conn(ack.conn) else { return true };
-        let index = ack.seq.checked_sub(conn.acks_first).and_then(|i| usize::try_from(i).ok());
-        index.and_then(|i| conn.acks.get(i)).is_none_or(|a| a.kind != AckKind::Pubcomp)
-    }
-
-    /// Position up to which this worker has been given every frame, for each shard.
-    pub(crate) fn tails(&self) -> &[Pos] {
-        self.log.tails()
-    }
-
-    pub(crate) fn lookup(&mut self, topic: &str) -> Rc<crate::router::Routes> {
-        self.routes.lookup(&self.shared.router, topic)
     }
 }
 
