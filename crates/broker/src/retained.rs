@@ -73,7 +73,8 @@ impl<T> Retained<T> {
         self.scan(filter, None, limit, usize::MAX, out);
     }
 
-    /// Like [`Self::matching`], but looks at `steps` topics at most (at least 1). Gives where to go on, or `None`
+    /// Appends at most `limit` topics that match `filter`, level by level in ascending order, with their values, and looks at
+    /// `steps` topics at most (at least 1). Gives where to go on, or `None`
     /// when everything was seen. Topics that were there from the first piece to the last are given exactly
     /// once, whatever else was inserted or removed in between.
     pub(crate) fn scan<'a>(

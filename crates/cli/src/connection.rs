@@ -23,7 +23,7 @@ pub(crate) struct ConnectionArgs {
     /// Port to connect to [default: 1883]
     #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// User, password, host, port and topic at once: mqtt://[user[:password]@]host[:port]/topic
+    /// User, password, host, port and topic at once: `mqtt://[user[:password]@]host[:port]/topic`
     #[arg(short = 'L', long)]
     url: Option<String>,
     /// Local address to connect from

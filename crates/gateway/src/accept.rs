@@ -1,6 +1,6 @@
 //! From accept(2) to a server: the journey of a connection before its bytes are relayed.
 //!
-//! PROXY header (from trusted addresses only) → names in CONNECT → [`route`](crate::route) → connect, the next
+//! PROXY header (from trusted addresses only) → names in CONNECT → [`crate::route`] → connect, the next
 //! server where one fails → PROXY header and all bytes read so far in one write → [`splice`](crate::splice).
 //! Every step has a bound in bytes and time; every refusal has its word, its counter and, where MQTT has one, its
 //! answer.

@@ -1,6 +1,6 @@
 //! Which of several servers: the arithmetic of balancing, pure.
 //!
-//! Consistent hashes ([`Hash`]) map a key to a server so that every gateway with the same list answers alike,
+//! Consistent hashes ([`struct@Hash`]) map a key to a server so that every gateway with the same list answers alike,
 //! without shared state, and so that a server that goes away moves only its own share. The other methods look at
 //! how busy the servers are ([`Load`]). Must not know: connections, CONNECT, configuration files, randomness of
 //! its own (numbers come in as arguments).

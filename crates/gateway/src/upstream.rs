@@ -2,7 +2,7 @@
 //!
 //! What a reload keeps is kept as the same object: a [`Server`] (by name and address) with its counters and its
 //! state, and an upstream's [`Pins`]. What it removes goes on being visible while it has connections. The decision
-//! itself is [`route`](crate::route)'s; here are the locks around it, each held for one decision and never across an
+//! itself is [`crate::route`]'s; here are the locks around it, each held for one decision and never across an
 //! await. Must not know: clients' sockets, MQTT.
 
 use std::collections::HashMap;
