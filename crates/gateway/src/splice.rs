@@ -72,7 +72,7 @@ enum State {
     Closed,
 }
 
-/// Why a direction stopped for now.
+/// Why a direction stopped in this turn.
 enum Pause {
     /// A waker is registered where it waits.
     Waiting,
