@@ -5,16 +5,20 @@
 //!
 //! * [`listener`]: who owns a listening descriptor is decided there and nowhere else.
 //! * [`dialer`]: outgoing connections, past the limit of 28,000 ports per pair of addresses.
+//! * [`forwarded`]: the client's address as HTTP proxies tell it.
 //! * [`proxy_protocol`]: the header of the load balancer in front, v1 and v2, read and written.
 //! * [`read`]: bytes from a socket into a buffer that has a bound.
 //! * [`splice`]: bytes from socket to socket that never enter this process (Linux).
+//! * [`ws`]: WebSocket as a transport, sans-io.
 
 pub mod dialer;
+pub mod forwarded;
 pub mod listener;
 pub mod proxy_protocol;
 pub mod read;
 #[cfg(target_os = "linux")]
 pub mod splice;
+pub mod ws;
 
 /// Between fork and exec a child process has all our sockets, and a port that was just freed seems taken. Tests that
 /// spawn write, tests that need a port to be free again read.
