@@ -106,8 +106,11 @@ impl Document {
         if problems.is_empty() {
             return Ok(value);
         }
-        // Stable: problems of one line stay in the order of the schema.
-        problems.sort_by_key(|problem| problem.line);
+        // Stable: problems of one line stay in the order of the schema. Those of files that this one names come last.
+        problems.sort_by(|a, b| {
+            let place = |p: &Problem| (p.file != self.source.file, p.line);
+            place(a).0.cmp(&place(b).0).then_with(|| a.file.cmp(&b.file)).then(a.line.cmp(&b.line))
+        });
         Err(Problems::new(problems))
     }
 }

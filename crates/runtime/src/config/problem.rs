@@ -30,6 +30,11 @@ impl fmt::Display for Problem {
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
+    /// All that were found, in their order; `None`: nothing was.
+    pub fn of(problems: Vec<Problem>) -> Option<Self> {
+        (!problems.is_empty()).then_some(Self(problems))
+    }
+
     /// All of them; the caller has at least one.
     pub(super) fn new(problems: Vec<Problem>) -> Self {
         debug_assert!(!problems.is_empty(), "no problems are not an error");
@@ -45,6 +50,12 @@ impl Problems {
     /// In the order of the file.
     pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
         self.0.iter()
+    }
+}
+
+impl From<Problem> for Problems {
+    fn from(problem: Problem) -> Self {
+        Self(vec![problem])
     }
 }
 

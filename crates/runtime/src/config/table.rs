@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::ip_net::IpNet;
-use super::problem::Problem;
+use super::problem::{Problem, Problems};
 use super::tree::{Entry, Node, Value};
 use super::{Source, suggest, units};
 
@@ -159,6 +159,45 @@ impl<'a> Table<'a> {
         self.elements(key, "an array of strings", "a string", |written| Some(written.to_owned()))
     }
 
+    /// One string, or an array of strings: what most lists of one are written as.
+    pub fn string_or_strings(&mut self, key: &str) -> Option<Vec<String>> {
+        match self.node.entry(key).map(|entry| &entry.node.value) {
+            Some(Value::Array(_)) => self.strings(key),
+            _ => self
+                .get(key, "a string or an array of strings", |node| match &node.value {
+                    Value::String(string) => Some(string.clone()),
+                    _ => None,
+                })
+                .map(|one| vec![one]),
+        }
+    }
+
+    /// Whether the value of a key is a table, for keys that may be something else too.
+    pub fn is_table(&mut self, key: &str) -> bool {
+        self.know(key, false);
+        self.node.entry(key).is_some_and(|entry| matches!(entry.node.value, Value::Table(_)))
+    }
+
+    /// One whole number within a range, or an array of them. A wrong element is a problem of its own and is left out.
+    pub fn integer_or_integers(&mut self, key: &str, allowed: RangeInclusive<i64>) -> Option<Vec<i64>> {
+        self.know(key, false);
+        let entry = self.node.entry(key)?;
+        let Value::Array(nodes) = &entry.node.value else {
+            return self.integer(key, allowed).map(|one| vec![one]);
+        };
+        let mut values = Vec::with_capacity(nodes.len());
+        for (index, node) in nodes.iter().enumerate() {
+            match node.value {
+                Value::Integer(Some(value)) if allowed.contains(&value) => values.push(value),
+                _ => {
+                    let text = format!("an integer from {} to {}", allowed.start(), allowed.end());
+                    self.report_at(node.at, format!("{}[{index}]", self.join(key)), node.shown(), &text);
+                }
+            }
+        }
+        Some(values)
+    }
+
     /// An array of networks such as `["10.0.0.0/8", "::1"]`.
     pub fn networks(&mut self, key: &str) -> Option<Vec<IpNet>> {
         let element = "a network such as \"10.0.0.0/8\" or \"fd00::/8\", or one address";
@@ -295,6 +334,11 @@ impl<'a> Table<'a> {
             }
             None => self.problem(key, allowed),
         }
+    }
+
+    /// Records what is wrong in another file that a key of this one names. It is told behind what is wrong here.
+    pub fn adopt(&mut self, problems: Problems) {
+        self.problems.borrow_mut().extend(problems);
     }
 
     /// Records a problem when the key is absent. `allowed` says what should be there.

@@ -606,3 +606,51 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_list_of_one_may_be_written_without_brackets() {
+    let text = "one = \"a\"\nmany = [\"a\", \"b\"]\nqos = 1\nlevels = [0, 2]\nwrong = 5\nodd = [1, 7, \"x\"]\ntable = {}\n";
+    let document = Document::parse(Path::new("t.toml"), text).unwrap();
+    let problems = document
+        .read(|root| {
+            assert_eq!(root.string_or_strings("one"), Some(vec!["a".to_owned()]));
+            assert_eq!(root.string_or_strings("many").map(|many| many.len()), Some(2));
+            assert_eq!(root.string_or_strings("none"), None);
+            assert_eq!(root.integer_or_integers("qos", 0..=2), Some(vec![1]));
+            assert_eq!(root.integer_or_integers("levels", 0..=2), Some(vec![0, 2]));
+            assert_eq!(root.string_or_strings("wrong"), None);
+            assert_eq!(root.integer_or_integers("odd", 0..=2), Some(vec![1]));
+            assert!(root.is_table("table") && !root.is_table("one") && !root.is_table("nothing"));
+        })
+        .unwrap_err();
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        lines,
+        [
+            "t.toml:5: wrong: 5: a string or an array of strings",
+            "t.toml:6: odd[1]: 7: an integer from 0 to 2",
+            "t.toml:6: odd[2]: \"x\": an integer from 0 to 2",
+        ]
+    );
+}
+
+#[test]
+fn problems_of_a_file_that_is_named_come_behind_those_of_the_file_that_names_it() {
+    let document = Document::parse(Path::new("t.toml"), "list = \"other\"\n\nport = 0\n").unwrap();
+    let other = |line| Problem {
+        file: "other".into(),
+        line,
+        key: "k".to_owned(),
+        value: "v".to_owned(),
+        allowed: "a".to_owned(),
+    };
+    let problems = document
+        .read(|root| {
+            root.string("list");
+            root.adopt(Problems::of(vec![other(2), other(1)]).unwrap());
+            root.integer("port", 1..=65535);
+        })
+        .unwrap_err();
+    let places: Vec<_> = problems.iter().map(|p| (p.file.display().to_string(), p.line)).collect();
+    assert_eq!(places, [("t.toml".to_owned(), 3), ("other".to_owned(), 1), ("other".to_owned(), 2)]);
+}
