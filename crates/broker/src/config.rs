@@ -1,8 +1,10 @@
 //! The `[broker]` section: its values, defaults and limits, in one place.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use mqtt::QoS;
 use runtime::config::{IpNet, Table};
 
 /// `[broker]`.
@@ -30,6 +32,26 @@ pub struct BrokerConfig {
     pub max_topic_levels: usize,
     /// Subscriptions of one session. Default 10,000.
     pub max_subscriptions: usize,
+    /// The highest Topic Alias taken from a client; 0: none. Default 32.
+    pub topic_alias_maximum: u16,
+    /// Topic Aliases given to a client that takes them, 0 to 256. Default 16.
+    pub max_topic_aliases_out: u16,
+    /// The highest QoS of a PUBLISH and of a subscription. Default 2.
+    pub maximum_qos: QoS,
+    /// Messages may be retained. Default true.
+    pub retain_available: bool,
+    /// Subscriptions may have wildcards. Default true.
+    pub wildcard_subscription_available: bool,
+    /// Subscriptions may have identifiers. Default true.
+    pub subscription_identifiers_available: bool,
+    /// Response Information for clients that ask for it (3.2.2.3.15). Default none.
+    pub response_information: Option<Arc<str>>,
+    /// Seconds that MQTT 5 clients are told to use as their keep alive. Default none: their own.
+    pub server_keep_alive: Option<u16>,
+    /// The longest keep alive in seconds; who asks for more or for none is told this one, or refused before MQTT 5. Default none.
+    pub max_keep_alive: Option<u16>,
+    /// Payloads that are said to be UTF-8 are looked at. Default false.
+    pub check_payload_format: bool,
 }
 
 /// `[[broker.listeners]]`.
@@ -75,6 +97,16 @@ impl Default for BrokerConfig {
             connect_timeout: Duration::from_secs(10),
             max_topic_levels: 128,
             max_subscriptions: 10_000,
+            topic_alias_maximum: 32,
+            max_topic_aliases_out: 16,
+            maximum_qos: QoS::ExactlyOnce,
+            retain_available: true,
+            wildcard_subscription_available: true,
+            subscription_identifiers_available: true,
+            response_information: None,
+            server_keep_alive: None,
+            max_keep_alive: None,
+            check_payload_format: false,
         }
     }
 }
@@ -125,7 +157,38 @@ pub fn read(table: &mut Table<'_>) -> BrokerConfig {
             .unwrap_or(d.connect_timeout),
         max_topic_levels: integer(table, "max_topic_levels", 1..=65_535).unwrap_or(d.max_topic_levels),
         max_subscriptions: integer(table, "max_subscriptions", 1..=10_000_000).unwrap_or(d.max_subscriptions),
+        topic_alias_maximum: integer(table, "topic_alias_maximum", 0..=65_535)
+            .unwrap_or(d.topic_alias_maximum),
+        max_topic_aliases_out: integer(table, "max_topic_aliases_out", 0..=256)
+            .unwrap_or(d.max_topic_aliases_out),
+        maximum_qos: integer(table, "maximum_qos", 0..=2).and_then(QoS::from_u8).unwrap_or(d.maximum_qos),
+        retain_available: table.bool("retain_available").unwrap_or(d.retain_available),
+        wildcard_subscription_available: table
+            .bool("wildcard_subscription_available")
+            .unwrap_or(d.wildcard_subscription_available),
+        subscription_identifiers_available: table
+            .bool("subscription_identifiers_available")
+            .unwrap_or(d.subscription_identifiers_available),
+        response_information: response_information(table),
+        server_keep_alive: keep_alive(table, "server_keep_alive"),
+        max_keep_alive: keep_alive(table, "max_keep_alive"),
+        check_payload_format: table.bool("check_payload_format").unwrap_or(d.check_payload_format),
     }
+}
+
+/// Whole seconds, as MQTT has them.
+fn keep_alive(table: &mut Table<'_>, key: &str) -> Option<u16> {
+    let range = Duration::from_secs(1)..=Duration::from_secs(65_535);
+    table.duration(key, range).and_then(|d| u16::try_from(d.as_secs()).ok())
+}
+
+fn response_information(table: &mut Table<'_>) -> Option<Arc<str>> {
+    let text = table.string("response_information")?;
+    if text.len() > 65_535 || text.contains('\0') {
+        table.problem("response_information", "at most 65535 bytes without U+0000");
+        return None;
+    }
+    (!text.is_empty()).then(|| text.into())
 }
 
 fn integer<T: TryFrom<i64>>(

@@ -6,27 +6,35 @@ use std::time::Duration;
 use engine::{EngineError, Key, Op, Pos, Reply, Write};
 use mqtt::inflight::{InFlight as Flight, Inbound, Outbound};
 use mqtt::packet::{Connack, ConnackProperties, Connect, Packet, Publish, Will};
-use mqtt::{PacketId, ReasonCode, Version};
+use mqtt::{PacketId, QoS, ReasonCode, Version};
 use runtime::events::Event;
 
 use crate::connection::{ConnId, Connecting, End, PendingWill, Phase};
 use crate::message::{View, expiry_of};
+use crate::publish::is_as_it_says;
 use crate::record;
 use crate::registry::Owner;
 use crate::router::{Address, Receiver};
 use crate::session::{Cursor, InFlight, Resuming, Session, Windows};
 use crate::session_store::{self, About, Offline, SessionRecord, StoredFlight, Taken};
 use crate::shared::Mail;
+use crate::topic_alias::Outgoing;
 use crate::worker::{Waiting, Worker};
 
 /// Records of a stored session that are read at once.
 const LOAD_PAGE: usize = 1_024;
 
 impl Worker {
-    pub(crate) fn on_connect(&mut self, id: ConnId, connect: Connect<'_>) {
+    pub(crate) fn on_connect(&mut self, id: ConnId, mut connect: Connect<'_>) {
+        let most_aliases = self.config.max_topic_aliases_out;
         let Some(conn) = self.conn_mut(id) else { return };
         conn.version = connect.version;
-        conn.max_packet = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
+        let asked = &connect.properties;
+        conn.max_packet = asked.maximum_packet_size.unwrap_or(u32::MAX);
+        conn.problem_information = asked.request_problem_information.unwrap_or(true);
+        // [MQTT-3.1.2-26], [MQTT-3.1.2-27]
+        let most_aliases = asked.topic_alias_maximum.unwrap_or(0).min(most_aliases);
+        conn.aliases_out = Outgoing::new(most_aliases).map(Box::new);
         if let Err((reason, why)) = self.judge(id, &connect) {
             let client_id = Some(&*connect.client_id).filter(|id| !id.is_empty()).map(Arc::from);
             self.refuse(id, client_id, reason, why);
@@ -36,11 +44,14 @@ impl Worker {
         let client_id: Arc<str> =
             if assigned { assigned_client_id().into() } else { Arc::from(&*connect.client_id) };
         let expiry = self.expiry_of(&connect);
+        let server_keep_alive = self.server_keep_alive(&connect);
+        connect.keep_alive = server_keep_alive.unwrap_or(connect.keep_alive);
         let claiming = Connecting {
             connect: connect.into_owned(),
             client_id: Arc::clone(&client_id),
             assigned,
             expiry,
+            server_keep_alive,
             stored: None,
             records: Vec::new(),
             session: None,
@@ -84,22 +95,49 @@ impl Worker {
         if !conn.origin.allow_anonymous {
             return Err((ReasonCode::NotAuthorized, "this listener does not allow anonymous clients"));
         }
-        if let Some(will) = &connect.will
-            && let Some(why) = self.refuses_will(&will.topic)
-        {
-            return Err((ReasonCode::TopicNameInvalid, why));
+        if connect.version < Version::V5 && self.keep_alive_is_too_long(connect) {
+            // it cannot be told to use another [MQTT-3.1.2-21]; Mosquitto answers the same
+            return Err((ReasonCode::ClientIdentifierNotValid, "the keep alive is above max_keep_alive"));
         }
-        Ok(())
+        match &connect.will {
+            Some(will) => self.judge_will(will),
+            None => Ok(()),
+        }
     }
 
-    fn refuses_will(&self, topic: &str) -> Option<&'static str> {
-        if topic.starts_with('$') {
-            Some("a will may not go to a topic that begins with $")
-        } else if topic.bytes().filter(|&b| b == b'/').count() >= self.config.max_topic_levels {
-            Some("the topic of the will has too many levels")
+    fn judge_will(&self, will: &Will<'_>) -> Result<(), (ReasonCode, &'static str)> {
+        let config = &self.config;
+        if will.topic.starts_with('$') {
+            Err((ReasonCode::TopicNameInvalid, "a will may not go to a topic that begins with $"))
+        } else if will.topic.bytes().filter(|&b| b == b'/').count() >= config.max_topic_levels {
+            Err((ReasonCode::TopicNameInvalid, "the topic of the will has too many levels"))
+        } else if will.qos > config.maximum_qos {
+            // [MQTT-3.2.2-12]
+            Err((ReasonCode::QosNotSupported, "the QoS of the will is above Maximum QoS"))
+        } else if will.retain && !config.retain_available {
+            // [MQTT-3.2.2-13]
+            Err((ReasonCode::RetainNotSupported, "retained messages are not available"))
+        } else if config.check_payload_format && !is_as_it_says(&will.properties, &will.payload) {
+            Err((
+                ReasonCode::PayloadFormatInvalid,
+                "the will is not UTF-8 though its format indicator says so",
+            ))
         } else {
-            None
+            Ok(())
         }
+    }
+
+    fn keep_alive_is_too_long(&self, connect: &Connect<'_>) -> bool {
+        self.config.max_keep_alive.is_some_and(|most| connect.keep_alive == 0 || connect.keep_alive > most)
+    }
+
+    /// The keep alive in force instead of the client's, for a version that can be told [MQTT-3.1.2-21].
+    fn server_keep_alive(&self, connect: &Connect<'_>) -> Option<u16> {
+        if !connect.version.is_v5() {
+            return None;
+        }
+        let above = self.keep_alive_is_too_long(connect).then_some(self.config.max_keep_alive).flatten();
+        self.config.server_keep_alive.or(above)
     }
 
     /// How long the session outlives its connection, in seconds; 0: it ends with it.
@@ -386,9 +424,11 @@ impl Worker {
         let shared = Arc::clone(&self.shared);
         let Some(conn) = self.conn_mut(id) else { return };
         let Phase::Claiming(_) = &conn.phase else { return };
-        let Phase::Claiming(claiming) = std::mem::replace(&mut conn.phase, Phase::Connected) else { return };
-        let Connecting { connect, client_id, assigned, session, session_present, ended, expiry, .. } =
-            *claiming;
+        let Phase::Claiming(mut claiming) = std::mem::replace(&mut conn.phase, Phase::Connected) else {
+            return;
+        };
+        let Connecting { connect, client_id, session, session_present, ended, .. } = &mut *claiming;
+        let (session, session_present) = (session.take(), *session_present);
         let durable = session.as_ref().is_some_and(|s| s.durable);
         conn.session = session;
         conn.keep_alive_ms = u32::from(connect.keep_alive) * 1_500;
@@ -398,23 +438,13 @@ impl Worker {
             shared.router.relocate(filters, session.key, address);
         }
         self.durable_sessions += usize::from(durable);
-        if let Some(ended) = ended {
+        if let Some(ended) = ended.take() {
             // it broke, or another connection claimed the id, while this one was being opened
             self.end(id, ended);
             return;
         }
-        let mut properties = ConnackProperties::default();
-        if connect.version.is_v5() {
-            let asked = connect.properties.session_expiry_interval.unwrap_or(0);
-            properties = ConnackProperties {
-                session_expiry_interval: (asked != expiry).then_some(expiry),
-                receive_maximum: Some(self.config.receive_maximum),
-                maximum_packet_size: Some(self.config.max_packet_size),
-                assigned_client_identifier: assigned.then(|| client_id.to_string().into()),
-                shared_subscription_available: Some(false),
-                ..Default::default()
-            };
-        }
+        let client_id = Arc::clone(client_id);
+        let properties = self.connack_properties(&claiming);
         let connack = Connack { session_present, reason: ReasonCode::Success, properties };
         if !self.send(id, &Packet::Connack(Box::new(connack))) {
             let why = "CONNACK is larger than the client's Maximum Packet Size";
@@ -439,6 +469,39 @@ impl Worker {
             self.begin_resume(id);
         }
         self.unpause(id);
+    }
+
+    /// What the client is told of this broker (3.2.2.3).
+    fn connack_properties(&self, claiming: &Connecting) -> ConnackProperties<'static> {
+        let Connecting { connect, client_id, assigned, expiry, .. } = claiming;
+        if !connect.version.is_v5() {
+            return ConnackProperties::default();
+        }
+        let config = &self.config;
+        let asked = &connect.properties;
+        let wants_response = asked.request_response_information.unwrap_or(false);
+        ConnackProperties {
+            session_expiry_interval: (asked.session_expiry_interval.unwrap_or(0) != *expiry)
+                .then_some(*expiry),
+            receive_maximum: Some(config.receive_maximum),
+            // it is 2 where nothing is said [MQTT-3.2.2-9]
+            maximum_qos: Some(config.maximum_qos).filter(|&qos| qos < QoS::ExactlyOnce),
+            retain_available: (!config.retain_available).then_some(false),
+            maximum_packet_size: Some(config.max_packet_size),
+            assigned_client_identifier: assigned.then(|| client_id.to_string().into()),
+            topic_alias_maximum: Some(config.topic_alias_maximum).filter(|&most| most > 0),
+            wildcard_subscription_available: (!config.wildcard_subscription_available).then_some(false),
+            subscription_identifiers_available: (!config.subscription_identifiers_available).then_some(false),
+            shared_subscription_available: Some(false),
+            server_keep_alive: claiming.server_keep_alive,
+            // [MQTT-3.1.2-28]
+            response_information: config
+                .response_information
+                .as_deref()
+                .filter(|_| wants_response)
+                .map(|text| text.to_owned().into()),
+            ..Default::default()
+        }
     }
 
     fn tell_connected(&self, id: ConnId, client_id: &Arc<str>) {

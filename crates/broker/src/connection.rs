@@ -18,6 +18,7 @@ use crate::message::Message;
 use crate::registry::Owner;
 use crate::session::Session;
 use crate::session_store::{About, Offline};
+use crate::topic_alias::{Incoming, Outgoing};
 
 /// Which use of which slot: slots are used again, this is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -119,6 +120,8 @@ pub(crate) struct Connecting {
     pub(crate) assigned: bool,
     /// In force, in seconds.
     pub(crate) expiry: u32,
+    /// The keep alive that the client is told to use instead of its own (3.2.2.3.14).
+    pub(crate) server_keep_alive: Option<u16>,
     /// The stored session that is being read.
     pub(crate) stored: Option<Box<Offline>>,
     pub(crate) records: Vec<engine::Record>,
@@ -162,6 +165,8 @@ pub(crate) struct PendingAck {
     pub(crate) kind: AckKind,
     pub(crate) packet_id: PacketId,
     pub(crate) reason: ReasonCode,
+    /// The Reason String of a refusal; empty: none.
+    pub(crate) why: &'static str,
     /// Engine operations it still waits for.
     pub(crate) waits: u8,
     /// PUBCOMP of a durable session: the stored message goes before it is sent.
@@ -209,6 +214,14 @@ pub(crate) struct Conn {
     pub(crate) keep_alive_ms: u32,
     /// Largest packet the client takes.
     pub(crate) max_packet: u32,
+    /// The client wants Reason Strings in every packet (3.1.2.11.7).
+    pub(crate) problem_information: bool,
+    /// What its Topic Aliases stand for; one that uses none has none.
+    pub(crate) aliases_in: Option<Box<Incoming>>,
+    /// The Topic Aliases it was given; one that takes none has none.
+    pub(crate) aliases_out: Option<Box<Outgoing>>,
+    /// Requests that were refused.
+    pub(crate) refusals: u32,
     /// It was sent a successful CONNACK: only then its end is news.
     pub(crate) greeted: bool,
     /// Close the socket once `out` is written.
@@ -252,6 +265,10 @@ impl Conn {
             last_received: now,
             keep_alive_ms: 0,
             max_packet: u32::MAX,
+            problem_information: true,
+            aliases_in: None,
+            aliases_out: None,
+            refusals: 0,
             greeted: false,
             closing: false,
             linger: false,

@@ -13,6 +13,7 @@ use crate::metrics::Drop;
 use crate::queue::{Bound, Waiting};
 use crate::router::{Hit, Own, SessionKey};
 use crate::session::InFlight;
+use crate::topic_alias::Choice;
 use crate::worker::Worker;
 
 /// How one receiver gets a message.
@@ -177,7 +178,10 @@ impl Worker {
         }
         let Some(conn) = self.conn_mut(id) else { return false };
         let (version, max) = (conn.version, conn.max_packet as usize);
-        let written = if many {
+        let choice = conn.aliases_out.as_mut().and_then(|aliases| aliases.choose(&view.publish.topic));
+        let written = if let Some(choice) = choice {
+            self.put_aliased(id, view, left, form, packet_id, many, choice)
+        } else if many {
             let mut templates = std::mem::take(&mut self.templates);
             let written = match templates.of(version, view, left, form) {
                 Some(template) if template.len() <= max => {
@@ -192,6 +196,43 @@ impl Worker {
             self.put_single(id, version, max, view, left, form, packet_id, false)
         };
         self.account(id, view, form.qos, written)
+    }
+
+    /// Writes a PUBLISH with a Topic Alias; all but the topic is shared with the other receivers.
+    #[allow(clippy::too_many_arguments)] // the fields of one packet
+    fn put_aliased(
+        &mut self,
+        id: ConnId,
+        view: View<'_>,
+        left: Left,
+        form: &Form<'_>,
+        packet_id: Option<PacketId>,
+        many: bool,
+        choice: Choice,
+    ) -> bool {
+        let Some((version, max)) = self.conn(id).map(|c| (c.version, c.max_packet as usize)) else {
+            return false;
+        };
+        let mut templates = if many { std::mem::take(&mut self.templates) } else { Templates::default() };
+        let written = match templates.of(version, view, left, form) {
+            Some(template) if template.aliased_len(choice.alias) <= max => {
+                self.write(id, |out| template.write_aliased(packet_id, choice.alias, out));
+                if let Some(aliases) = self.conn_mut(id).and_then(|c| c.aliases_out.as_mut()) {
+                    aliases.told(choice, &view.publish.topic);
+                }
+                true
+            }
+            // without the three bytes of an alias that is new it fits
+            Some(template) if template.len() <= max => {
+                self.write(id, |out| template.write(packet_id, out));
+                true
+            }
+            _ => false,
+        };
+        if many {
+            self.templates = templates;
+        }
+        written
     }
 
     fn account(&mut self, id: ConnId, view: View<'_>, qos: QoS, written: bool) -> bool {

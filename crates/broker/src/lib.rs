@@ -20,6 +20,7 @@ mod publish;
 mod queue;
 mod record;
 mod recovery;
+mod refusal;
 mod registry;
 mod replay;
 mod retained;
@@ -34,6 +35,7 @@ mod subscribe;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
+mod topic_alias;
 mod worker;
 
 pub use start::{Broker, Context, StartError};

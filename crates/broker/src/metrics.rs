@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mqtt::QoS;
 use runtime::metrics::{Collect, Counter, Desc, Exposition, Gauge, Kind};
 
+use crate::refusal::Refusal;
 use crate::shared::Shared;
 
 /// Why a message was not delivered; the label `rule`.
@@ -55,6 +56,7 @@ pub(crate) struct WorkerMetrics {
     pub(crate) received_bytes: Counter,
     pub(crate) sent_bytes: Counter,
     pub(crate) dropped: [Counter; Drop::ALL.len()],
+    pub(crate) refused_requests: [Counter; Refusal::ALL.len()],
     pub(crate) log_appends: Counter,
     pub(crate) log_messages: Counter,
     pub(crate) replayed: Counter,
@@ -109,6 +111,11 @@ static RECEIVED_BYTES: Desc =
 static SENT_BYTES: Desc = counter("tidegate_broker_sent_bytes_total", "Bytes sent to clients", &[]);
 static DROPPED: Desc =
     counter("tidegate_broker_messages_dropped_total", "Deliveries that did not happen, by rule", &["rule"]);
+static REFUSED_REQUESTS: Desc = counter(
+    "tidegate_broker_requests_refused_total",
+    "What connected clients asked and did not get, by rule",
+    &["action", "rule"],
+);
 static LOG_APPENDS: Desc =
     counter("tidegate_broker_log_frames_appended_total", "Frames appended to the log", &[]);
 static LOG_MESSAGES: Desc = counter(
@@ -151,6 +158,10 @@ impl Collect for BrokerCollector {
         out.sample(&SENT_BYTES, &[], sum(&|m| m.sent_bytes.get()));
         for rule in Drop::ALL {
             out.sample(&DROPPED, &[rule.name()], sum(&|m| m.dropped[rule as usize].get()));
+        }
+        for rule in Refusal::ALL {
+            let count = sum(&|m| m.refused_requests[rule as usize].get());
+            out.sample(&REFUSED_REQUESTS, &[rule.action(), rule.name()], count);
         }
         out.sample(&LOG_APPENDS, &[], sum(&|m| m.log_appends.get()));
         out.sample(&LOG_MESSAGES, &[], sum(&|m| m.log_messages.get()));

@@ -1,16 +1,20 @@
 //! The journey of a PUBLISH: judge it, keep it if it is retained, log it if a durable session wants it, hand it to who is
 //! here, acknowledge when all of that is done.
 
+use std::borrow::Cow;
+use std::num::NonZeroU16;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use engine::{Op, Write};
 use mqtt::inflight::{Pubrec, Qos2};
-use mqtt::packet::Publish;
+use mqtt::packet::{Publish, PublishProperties};
 use mqtt::{PacketId, QoS, ReasonCode};
 
 use crate::connection::{AckKind, AckRef, ConnId, PendingAck};
 use crate::message::{View, expiry_of};
 use crate::metrics::Drop;
+use crate::refusal::Refusal;
 use crate::session::Incoming;
 use crate::session_store;
 use crate::worker::{Waiting, Worker};
@@ -27,32 +31,84 @@ pub(crate) struct Distributed {
     pub(crate) refused: Option<ReasonCode>,
 }
 
+/// Reason, clause, detail.
+type Violation = (ReasonCode, &'static str, &'static str);
+
 impl Worker {
-    pub(crate) fn on_publish(&mut self, id: ConnId, publish: &Publish<'_>) {
-        let now = self.now.unix_ms;
-        let max_levels = self.config.max_topic_levels;
+    /// The order of the steps: the alias becomes a topic, the topic is rewritten, then it is judged (limits, and who may do it) as
+    /// what it has become, then the flow of its QoS begins.
+    pub(crate) fn on_publish(&mut self, id: ConnId, publish: Publish<'_>) {
         self.metrics.received[publish.qos as usize].inc();
         let Some(conn) = self.conn_mut(id) else { return };
         conn.recv_msg += 1;
-        if publish.properties.topic_alias.is_some() {
-            // our Topic Alias Maximum is 0 [MQTT-3.3.2-9]
-            self.violation(
-                id,
-                ReasonCode::TopicAliasInvalid,
-                "MQTT-3.3.2-9",
-                "no topic aliases are accepted",
-            );
+        let topic;
+        let mut publish: Publish<'_> = publish;
+        if let Some(alias) = publish.properties.topic_alias.take() {
+            topic = match self.topic_of_alias(id, alias, &publish.topic) {
+                Ok(topic) => topic,
+                Err((reason, clause, detail)) => {
+                    self.violation(id, reason, clause, detail);
+                    return;
+                }
+            };
+            publish.topic = Cow::Borrowed(&topic);
+        }
+        if let Err((reason, clause, detail)) = self.judge_capabilities(&publish) {
+            self.violation(id, reason, clause, detail);
             return;
         }
-        let Some(session) = conn.session.as_mut() else { return };
+        let refused = self.judge_publish(&publish);
+        if let Some(rule) = refused {
+            self.refused(id, &publish.topic, rule);
+        }
+        self.take(id, &publish, refused);
+    }
+
+    /// What an alias stands for; the packet may say so itself [MQTT-3.3.2-10].
+    fn topic_of_alias(&mut self, id: ConnId, alias: u16, topic: &str) -> Result<Rc<str>, Violation> {
+        let invalid = |detail| (ReasonCode::TopicAliasInvalid, "MQTT-3.3.2-9", detail);
+        if alias > self.config.topic_alias_maximum {
+            return Err(invalid("a Topic Alias above Topic Alias Maximum"));
+        }
+        let alias = NonZeroU16::new(alias).ok_or_else(|| invalid("the Topic Alias is 0"))?;
+        let unknown =
+            (ReasonCode::ProtocolError, "3.3.2.3.4", "a Topic Alias that has not been given a topic");
+        let conn = self.conn_mut(id).ok_or(unknown)?;
+        if !topic.is_empty() {
+            conn.aliases_in.get_or_insert_default().learn(alias, topic);
+        }
+        conn.aliases_in.as_ref().and_then(|aliases| aliases.topic(alias)).ok_or(unknown)
+    }
+
+    /// What CONNACK said is not available here; who was told and sends it all the same broke the specification.
+    fn judge_capabilities(&self, publish: &Publish<'_>) -> Result<(), Violation> {
+        if publish.qos > self.config.maximum_qos {
+            let detail = "a QoS above Maximum QoS";
+            return Err((ReasonCode::QosNotSupported, "MQTT-3.2.2-11", detail));
+        }
+        if publish.retain && !self.config.retain_available {
+            let detail = "retained messages are not available";
+            return Err((ReasonCode::RetainNotSupported, "MQTT-3.2.2-14", detail));
+        }
+        Ok(())
+    }
+
+    fn judge_publish(&self, publish: &Publish<'_>) -> Option<Refusal> {
+        if publish.topic.starts_with("$SYS/") {
+            return Some(Refusal::SystemTopic);
+        }
+        if publish.topic.bytes().filter(|&b| b == b'/').count() >= self.config.max_topic_levels {
+            return Some(Refusal::TopicLevels);
+        }
+        (self.config.check_payload_format && !is_as_it_says(&publish.properties, &publish.payload))
+            .then_some(Refusal::PayloadFormat)
+    }
+
+    /// The flow of a message that has been judged.
+    fn take(&mut self, id: ConnId, publish: &Publish<'_>, refused: Option<Refusal>) {
+        let now = self.now.unix_ms;
+        let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
         let view = View { publisher: session.key, expires_at: expiry_of(publish, now), publish };
-        let refused = if publish.topic.starts_with("$SYS/") {
-            Some(ReasonCode::NotAuthorized)
-        } else if publish.topic.bytes().filter(|&b| b == b'/').count() >= max_levels {
-            Some(ReasonCode::TopicNameInvalid)
-        } else {
-            None
-        };
         let Some(packet_id) = publish.packet_id else {
             if refused.is_none() {
                 self.distribute(view, None, None);
@@ -72,8 +128,8 @@ impl Worker {
             self.acknowledge(id, ack(kind, packet_id, ReasonCode::Success, 0));
             return;
         }
-        if let Some(reason) = refused {
-            self.acknowledge(id, ack(kind, packet_id, reason, 0));
+        if let Some(rule) = refused {
+            self.acknowledge(id, PendingAck { why: rule.why(), ..ack(kind, packet_id, rule.reason(), 0) });
             return;
         }
         if kind == AckKind::Pubrec && session.durable {
@@ -267,5 +323,10 @@ impl Worker {
 }
 
 fn ack(kind: AckKind, packet_id: PacketId, reason: ReasonCode, waits: u8) -> PendingAck {
-    PendingAck { kind, packet_id, reason, waits, then_forget: false }
+    PendingAck { kind, packet_id, reason, why: "", waits, then_forget: false }
+}
+
+/// Whether a payload that is said to be UTF-8 is (3.3.2.3.2).
+pub(crate) fn is_as_it_says(properties: &PublishProperties<'_>, payload: &[u8]) -> bool {
+    properties.payload_format_indicator != Some(true) || std::str::from_utf8(payload).is_ok()
 }

@@ -12,10 +12,12 @@ use mqtt::packet::{
 use mqtt::{PacketId, QoS, ReasonCode};
 use smallvec::SmallVec;
 
+use crate::config::BrokerConfig;
 use crate::connection::ConnId;
 use crate::message::{Left, NEVER};
 use crate::queue::Waiting as Queued;
 use crate::record::{self, Reader};
+use crate::refusal::Refusal;
 use crate::router;
 use crate::session::{Search, Subscription};
 use crate::session_store;
@@ -25,6 +27,8 @@ use crate::worker::{Waiting, Worker, reason_of};
 pub(crate) struct Granted {
     packet_id: PacketId,
     reasons: Vec<ReasonCode>,
+    /// The Reason String: why the first filter that was refused was.
+    why: &'static str,
     wanted: Vec<Wanted>,
 }
 
@@ -49,42 +53,59 @@ const SEARCH_STEPS: usize = 2_000;
 
 impl Worker {
     pub(crate) fn on_subscribe(&mut self, id: ConnId, subscribe: &Subscribe<'_>) {
-        let (max_levels, max_subscriptions) = (self.config.max_topic_levels, self.config.max_subscriptions);
-        let Some(conn) = self.conn_mut(id) else { return };
-        let Some(session) = conn.session.as_ref() else { return };
-        let mut granted = Granted { packet_id: subscribe.packet_id, reasons: Vec::new(), wanted: Vec::new() };
+        if let Err((reason, clause, detail)) = self.judge_subscribe(id, subscribe) {
+            self.violation(id, reason, clause, detail);
+            return;
+        }
+        let config = Arc::clone(&self.config);
+        let Some(session) = self.conn(id).and_then(|c| c.session.as_ref()) else { return };
+        let mut granted =
+            Granted { packet_id: subscribe.packet_id, reasons: Vec::new(), why: "", wanted: Vec::new() };
+        let mut refused: Vec<(&str, Refusal)> = Vec::new();
         let mut count = session.subscriptions.len();
         // places in `wanted`: a packet has room for a quarter of a million filters
         let mut places: HashMap<&str, usize> = HashMap::new();
         for wanted in &subscribe.filters {
-            let reason = match judge(&wanted.filter, max_levels) {
-                Err(reason) => reason,
+            let options =
+                SubscriptionOptions { qos: wanted.options.qos.min(config.maximum_qos), ..wanted.options };
+            let reason = match judge(&wanted.filter, &config) {
+                Err(Judged::Rule(rule)) => {
+                    refused.push((&wanted.filter, rule));
+                    rule.reason()
+                }
+                Err(Judged::Reason(reason)) => reason,
                 Ok(()) => {
                     let place = places.get(&*wanted.filter).copied();
                     let new = place.is_none() && session.subscriptions.get(&wanted.filter).is_none();
-                    if new && count >= max_subscriptions {
-                        ReasonCode::QuotaExceeded
+                    if new && count >= config.max_subscriptions {
+                        refused.push((&wanted.filter, Refusal::Subscriptions));
+                        Refusal::Subscriptions.reason()
                     } else {
                         count += usize::from(new);
                         match place.and_then(|place| granted.wanted.get_mut(place)) {
                             // named twice: the later one replaces the earlier
-                            Some(earlier) => earlier.options = wanted.options,
+                            Some(earlier) => earlier.options = options,
                             None => {
                                 places.insert(&wanted.filter, granted.wanted.len());
                                 granted.wanted.push(Wanted {
                                     filter: wanted.filter.as_ref().into(),
-                                    options: wanted.options,
+                                    options,
                                     identifier: subscribe.subscription_identifier.unwrap_or(0),
                                 });
                             }
                         }
-                        granted_qos(wanted.options.qos)
+                        granted_qos(options.qos)
                     }
                 }
             };
             granted.reasons.push(reason);
         }
-        if !session.durable_now() || granted.wanted.is_empty() {
+        let durable = session.durable_now();
+        granted.why = refused.first().map_or("", |(_, rule)| rule.why());
+        for (filter, rule) in refused {
+            self.refused(id, filter, rule);
+        }
+        if !durable || granted.wanted.is_empty() {
             self.subscribed(id, granted, None);
             return;
         }
@@ -109,6 +130,30 @@ impl Worker {
         self.submit(Op::Put { writes }, Waiting::Subscribed(id, Box::new(granted)));
     }
 
+    /// What CONNACK said is not available here; who was told and asks for it all the same broke the specification.
+    fn judge_subscribe(
+        &self,
+        id: ConnId,
+        subscribe: &Subscribe<'_>,
+    ) -> Result<(), (ReasonCode, &'static str, &'static str)> {
+        if !self.conn(id).is_some_and(|c| c.version.is_v5()) {
+            // before version 5 nobody is told: the filters are answered one by one
+            return Ok(());
+        }
+        if subscribe.subscription_identifier.is_some() && !self.config.subscription_identifiers_available {
+            let reason = ReasonCode::SubscriptionIdentifiersNotSupported;
+            return Err((reason, "3.2.2.3.12", "Subscription Identifiers are not available"));
+        }
+        let wildcard = |filter: &str| Filter::parse(filter).is_ok_and(|f| f.has_wildcards());
+        if !self.config.wildcard_subscription_available
+            && subscribe.filters.iter().any(|wanted| wildcard(&wanted.filter))
+        {
+            let reason = ReasonCode::WildcardSubscriptionsNotSupported;
+            return Err((reason, "3.2.2.3.11", "wildcards are not available in subscriptions"));
+        }
+        Ok(())
+    }
+
     /// From where a new filter applies, where the session is behind the tail.
     fn starts(&self, id: ConnId) -> Option<Box<[Pos]>> {
         let session = self.conn(id)?.session.as_ref()?;
@@ -121,7 +166,11 @@ impl Worker {
         let Some(receiver) = self.receiver(id) else { return };
         if let Some(error) = error {
             for reason in granted.reasons.iter_mut().filter(|r| !r.is_error()) {
-                *reason = reason_of(error);
+                // SUBACK has no word for a record that is too large [MQTT-3.9.3-2]
+                *reason = match reason_of(error) {
+                    ReasonCode::PacketTooLarge => ReasonCode::QuotaExceeded,
+                    reason => reason,
+                };
             }
             granted.wanted.clear();
         }
@@ -161,12 +210,21 @@ impl Worker {
             };
             session.subscriptions.insert(wanted.filter, subscription);
         }
-        let suback = Suback {
+        let explains = self.conn(id).is_some_and(|c| c.version.is_v5() && c.problem_information);
+        let mut suback = Suback {
             packet_id: granted.packet_id,
-            properties: ReasonProperties::default(),
+            // [MQTT-3.1.2-29]
+            properties: ReasonProperties {
+                reason_string: (explains && !granted.why.is_empty()).then(|| granted.why.into()),
+                user_properties: Vec::new(),
+            },
             reasons: granted.reasons,
         };
-        self.answer(id, &Packet::Suback(suback));
+        if !self.send(id, &Packet::Suback(suback.clone())) {
+            // without the explanation it may fit [MQTT-3.9.2-1]
+            suback.properties.reason_string = None;
+            self.answer(id, &Packet::Suback(suback));
+        }
         if !retained.is_empty() {
             // behind the barrier the replica has everything that was acknowledged before this SUBSCRIBE
             self.submit(Op::Barrier { prefix: record::retained_prefix() }, Waiting::Retained(id, retained));
@@ -318,13 +376,22 @@ impl Worker {
     }
 }
 
-fn judge(filter: &str, max_levels: usize) -> Result<(), ReasonCode> {
-    let parsed = Filter::parse(filter).map_err(|_: FilterError| ReasonCode::TopicFilterInvalid)?;
+/// Why a filter is refused.
+enum Judged {
+    Rule(Refusal),
+    Reason(ReasonCode),
+}
+
+fn judge(filter: &str, config: &BrokerConfig) -> Result<(), Judged> {
+    let parsed = Filter::parse(filter).map_err(|_: FilterError| Judged::Rule(Refusal::FilterInvalid))?;
     if parsed.share().is_some() {
-        return Err(ReasonCode::SharedSubscriptionsNotSupported);
+        return Err(Judged::Reason(ReasonCode::SharedSubscriptionsNotSupported));
     }
-    if parsed.path().bytes().filter(|&b| b == b'/').count() >= max_levels {
-        return Err(ReasonCode::TopicFilterInvalid);
+    if parsed.path().bytes().filter(|&b| b == b'/').count() >= config.max_topic_levels {
+        return Err(Judged::Rule(Refusal::FilterLevels));
+    }
+    if parsed.has_wildcards() && !config.wildcard_subscription_available {
+        return Err(Judged::Rule(Refusal::Wildcard));
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Behaviour of the broker by clause: one worker or two, packets in, packets out, time by hand.
 
 mod bounds;
+mod capabilities;
 mod failure;
 mod life;
 mod protocol;

@@ -640,7 +640,7 @@ impl Worker {
 
     fn packet(&mut self, id: ConnId, packet: Packet<'_>) {
         match packet {
-            Packet::Publish(publish) => self.on_publish(id, &publish),
+            Packet::Publish(publish) => self.on_publish(id, publish),
             Packet::Puback(ack) => self.on_puback(id, ack.packet_id),
             Packet::Pubrec(ack) => self.on_pubrec(id, ack.packet_id, ack.reason),
             Packet::Pubrel(ack) => self.on_pubrel(id, ack.packet_id),

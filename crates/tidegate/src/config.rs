@@ -249,8 +249,13 @@ mod tests {
         let file = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/tidegate.toml"));
         let config = load(Some(file)).unwrap();
         let broker = config.broker.unwrap();
-        let defaults =
-            BrokerConfig { max_session_expiry: broker.max_session_expiry, ..BrokerConfig::default() };
+        // those whose comment says another default
+        let defaults = BrokerConfig {
+            max_session_expiry: broker.max_session_expiry,
+            server_keep_alive: broker.server_keep_alive,
+            max_keep_alive: broker.max_keep_alive,
+            ..BrokerConfig::default()
+        };
         assert_eq!(BrokerConfig { listeners: defaults.listeners.clone(), ..broker }, defaults);
         let gateway = config.gateway.unwrap();
         let smallest = "[[gateway.listeners]]\nbind = \"127.0.0.1:1880\"\nupstream = \"brokers\"\n[[gateway.upstreams]]\n\

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
+use mqtt::ReasonCode;
 use mqtt::codec::encode;
-use mqtt::{PacketId, ReasonCode};
+use mqtt::packet::{Ack, Packet, ReasonProperties};
 
 use super::Worker;
 use crate::connection::{AckKind, AckRef, ConnId, PendingAck};
@@ -23,14 +24,15 @@ impl Worker {
     pub(crate) fn acknowledge(&mut self, id: ConnId, ack: PendingAck) {
         let Some(conn) = self.conn_mut(id) else { return };
         if ack.waits == 0 && conn.acks.is_empty() {
-            self.write_ack(id, ack.kind, ack.packet_id, ack.reason);
+            self.write_ack(id, &ack);
             return;
         }
         conn.acks.push_back(ack);
         self.flush_acks(id);
     }
 
-    fn write_ack(&mut self, id: ConnId, kind: AckKind, packet_id: PacketId, reason: ReasonCode) {
+    fn write_ack(&mut self, id: ConnId, ack: &PendingAck) {
+        let PendingAck { kind, packet_id, reason, why, .. } = *ack;
         let Some(conn) = self.conn_mut(id) else { return };
         let version = conn.version;
         if let Some(session) = &mut conn.session {
@@ -50,11 +52,35 @@ impl Worker {
                 return;
             }
         }
+        if reason == ReasonCode::PacketTooLarge {
+            // larger than the engine takes: a reason that only DISCONNECT can carry [MQTT-3.4.2-1], [MQTT-3.5.2-1]
+            self.violation(id, reason, "4.13.2", "the message is larger than the engine takes");
+            return;
+        }
+        if !why.is_empty() && self.explain_ack(id, ack) {
+            return;
+        }
         self.write(id, |out| match kind {
             AckKind::Puback => encode::puback(version, packet_id, reason, out),
             AckKind::Pubrec => encode::pubrec(version, packet_id, reason, out),
             AckKind::Pubcomp => encode::pubcomp(version, packet_id, reason, out),
         });
+    }
+
+    /// Sends a refusal with its Reason String; `false`: the client does not want one [MQTT-3.1.2-29], or it would make the packet
+    /// too large [MQTT-3.4.2-2], [MQTT-3.5.2-2].
+    fn explain_ack(&mut self, id: ConnId, ack: &PendingAck) -> bool {
+        if !self.conn(id).is_some_and(|c| c.version.is_v5() && c.problem_information) {
+            return false;
+        }
+        let properties =
+            ReasonProperties { reason_string: Some(ack.why.into()), user_properties: Vec::new() };
+        let packet = Ack { packet_id: ack.packet_id, reason: ack.reason, properties };
+        match ack.kind {
+            AckKind::Puback => self.send(id, &Packet::Puback(packet)),
+            AckKind::Pubrec => self.send(id, &Packet::Pubrec(packet)),
+            AckKind::Pubcomp => false,
+        }
     }
 
     /// One of the operations an acknowledgement waits for is done.
@@ -86,7 +112,7 @@ impl Worker {
             let Some(ack) = conn.acks.pop_front_if(|ack| ack.waits == 0) else { break };
             conn.acks_first += 1;
             sent = true;
-            self.write_ack(id, ack.kind, ack.packet_id, ack.reason);
+            self.write_ack(id, &ack);
         }
         if sent {
             if self.conn(id).is_some_and(|c| c.acks.is_empty()) {

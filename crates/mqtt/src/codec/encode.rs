@@ -1,7 +1,7 @@
 //! Packets to bytes.
 
 pub use super::check::EncodeError;
-pub use super::template::{PublishTemplate, publish};
+pub use super::template::{Alias, PublishTemplate, publish};
 use super::write::{self, Count, Sink};
 use super::{check, varint};
 use crate::packet::Packet;

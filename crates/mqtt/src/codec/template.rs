@@ -1,9 +1,12 @@
 //! A PUBLISH encoded from its parts: once for many receivers, or for a single one.
 
+use std::num::NonZeroU16;
+
 use super::write::{self, Count, Sink};
 use super::{check, varint};
 use crate::codec::encode::EncodeError;
 use crate::packet::PublishProperties;
+use crate::property::Property;
 use crate::{PacketId, QoS, Version};
 
 /// Appends a PUBLISH for a single receiver from its borrowed parts. `packet_id` is `Some` exactly for QoS 1 and 2
@@ -73,6 +76,42 @@ fn without_id(
     Ok(id_at)
 }
 
+/// A Topic Alias of one receiver (3.3.2.3.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alias {
+    /// This packet tells what it stands for: it has the topic and the alias.
+    Introduced(NonZeroU16),
+    /// It was told before on this connection: the topic is left out.
+    Known(NonZeroU16),
+}
+
+impl Alias {
+    /// The number as it goes on the wire; never 0 [MQTT-3.3.2-8].
+    pub const fn number(self) -> NonZeroU16 {
+        match self {
+            Self::Introduced(number) | Self::Known(number) => number,
+        }
+    }
+}
+
+/// Bytes of the property Topic Alias.
+const ALIAS_PROPERTY: u32 = 3;
+
+fn alias_property(alias: NonZeroU16) -> [u8; ALIAS_PROPERTY as usize] {
+    let [high, low] = alias.get().to_be_bytes();
+    [Property::TopicAlias.id(), high, low]
+}
+
+/// What differs between a template and the packet of a receiver with an alias, and what does not.
+struct Parts<'a> {
+    remaining: u32,
+    topic: &'a [u8],
+    /// Length of the properties.
+    section: u32,
+    /// The other properties and the payload.
+    rest: &'a [u8],
+}
+
 /// The bytes of a PUBLISH, all but its packet identifier: encoded once for all receivers of the same version and QoS.
 #[derive(Clone, Debug)]
 pub struct PublishTemplate {
@@ -81,6 +120,8 @@ pub struct PublishTemplate {
     qos: QoS,
     /// Where the packet identifier stands; not used at QoS 0.
     id_at: usize,
+    topic_len: usize,
+    v5: bool,
 }
 
 impl PublishTemplate {
@@ -99,7 +140,7 @@ impl PublishTemplate {
     ) -> Result<Self, EncodeError> {
         let mut bytes = Vec::new();
         let id_at = without_id(version, qos, dup, retain, topic, properties, payload, &mut bytes)?;
-        Ok(Self { bytes, qos, id_at })
+        Ok(Self { bytes, qos, id_at, topic_len: topic.len(), v5: version.is_v5() })
     }
 
     /// Appends the packet for one receiver. `packet_id` is `Some` exactly for QoS 1 and 2 [MQTT-2.2.1-2].
@@ -123,6 +164,46 @@ impl PublishTemplate {
     #[allow(clippy::len_without_is_empty, reason = "a packet is never empty")]
     pub const fn len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// Appends the packet for a receiver that knows its topic by a Topic Alias, or is told it with this packet
+    /// ([`Alias::Introduced`]). Only the fixed header, the topic and the length of the properties are made anew; all else is copied.
+    /// The template has no Topic Alias of its own and is one of version 5; any other is written as [`Self::write`] does.
+    pub fn write_aliased(&self, packet_id: Option<PacketId>, alias: Alias, out: &mut Vec<u8>) {
+        let Some(parts) = self.parts(alias) else { return self.write(packet_id, out) };
+        let first = self.bytes.first().copied().unwrap_or_default();
+        out.reserve(1 + varint::len(parts.remaining) + parts.remaining as usize);
+        out.u8(first);
+        out.varint(parts.remaining);
+        out.binary(parts.topic);
+        if self.qos != QoS::AtMostOnce {
+            out.u16(packet_id.map_or(0, PacketId::get));
+        }
+        out.varint(parts.section);
+        out.put(&alias_property(alias.number()));
+        out.put(parts.rest);
+    }
+
+    /// Bytes of the packet that [`Self::write_aliased`] appends.
+    pub fn aliased_len(&self, alias: Alias) -> usize {
+        self.parts(alias).map_or(self.bytes.len(), |p| 1 + varint::len(p.remaining) + p.remaining as usize)
+    }
+
+    fn parts(&self, alias: Alias) -> Option<Parts<'_>> {
+        if !self.v5 {
+            return None;
+        }
+        let id_len = if self.qos == QoS::AtMostOnce { 0 } else { 2 };
+        let tail = self.bytes.get(self.id_at + id_len..)?;
+        let varint::Read::Value(section, used) = varint::read(tail) else { return None };
+        let rest = tail.get(used..)?;
+        let topic = match alias {
+            Alias::Introduced(_) => self.bytes.get(self.id_at.checked_sub(self.topic_len)?..self.id_at)?,
+            Alias::Known(_) => &[],
+        };
+        let section = section + ALIAS_PROPERTY;
+        let len = 2 + topic.len() + id_len + varint::len(section) + ALIAS_PROPERTY as usize + rest.len();
+        Some(Parts { remaining: check::remaining(len).ok()?, topic, section, rest })
     }
 
     /// The quality of service it was encoded for.

@@ -485,3 +485,47 @@ fn what_no_peer_accepts_is_not_encoded_and_leaves_the_output_alone() {
         assert_eq!(out, [1, 2, 3]);
     }
 }
+
+/// A template serves receivers with a Topic Alias and without: the same message arrives, but for topic and alias (3.3.2.3.4).
+#[test]
+fn a_template_is_shared_by_receivers_with_a_topic_alias() {
+    let number = std::num::NonZeroU16::new(7).expect("not 0");
+    let mut tried = 0;
+    for fixture in table() {
+        let Expect::Packet(Packet::Publish(publish)) = &fixture.expect else { continue };
+        if publish.topic.is_empty() || publish.properties.topic_alias.is_some() {
+            continue;
+        }
+        tried += 1;
+        let template = PublishTemplate::new(
+            fixture.version,
+            publish.qos,
+            publish.dup,
+            publish.retain,
+            &publish.topic,
+            &publish.properties,
+            &publish.payload,
+        )
+        .expect("a valid PUBLISH");
+        for alias in [encode::Alias::Introduced(number), encode::Alias::Known(number)] {
+            let mut out = vec![0xAA];
+            template.write_aliased(publish.packet_id, alias, &mut out);
+            assert_eq!(out.len() - 1, template.aliased_len(alias), "{}", fixture.name);
+            let mut expected = publish.clone();
+            if fixture.version.is_v5() {
+                expected.properties.topic_alias = Some(7);
+                if alias == encode::Alias::Known(number) {
+                    expected.topic = "".into();
+                }
+            }
+            let got = decode(&out[1..], fixture.version, Role::Server, u32::MAX);
+            assert_eq!(
+                got,
+                Ok(Decoded::Packet(Packet::Publish(expected), out.len() - 1)),
+                "{}",
+                fixture.name
+            );
+        }
+    }
+    assert!(tried > 3, "{tried}");
+}

@@ -94,6 +94,22 @@ pub enum Event {
         /// How many were dropped for this client so far.
         count: u64,
     },
+    /// A broker did not do what a connected client asked, by a rule, and the connection goes on. Told at a client's first and then
+    /// whenever their number has doubled.
+    RequestRefused {
+        /// The client identifier.
+        clientid: Text,
+        /// `publish` or `subscribe`.
+        action: Text,
+        /// The topic or the topic filter.
+        topic: Text,
+        /// The rule as a word: `topic_levels`, `max_subscriptions` ...
+        reason: Text,
+        /// For people.
+        detail: Text,
+        /// How many requests of this connection were refused so far.
+        count: u64,
+    },
     /// A peer broke the protocol and was or will be disconnected.
     ProtocolViolation {
         /// The client identifier, once known.
@@ -227,6 +243,8 @@ pub enum EventType {
     SessionExpired,
     /// [`Event::MessageDropped`]
     MessageDropped,
+    /// [`Event::RequestRefused`]
+    RequestRefused,
     /// [`Event::ProtocolViolation`]
     ProtocolViolation,
     /// [`Event::GatewayConnected`]
@@ -253,13 +271,14 @@ pub enum EventType {
 
 impl EventType {
     /// Every type, in the order of the discriminants.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::ClientConnected,
         Self::ClientDisconnected,
         Self::ClientRefused,
         Self::SessionTakenOver,
         Self::SessionExpired,
         Self::MessageDropped,
+        Self::RequestRefused,
         Self::ProtocolViolation,
         Self::GatewayConnected,
         Self::GatewayDisconnected,
@@ -282,6 +301,7 @@ impl EventType {
             Self::SessionTakenOver => "session_taken_over",
             Self::SessionExpired => "session_expired",
             Self::MessageDropped => "message_dropped",
+            Self::RequestRefused => "request_refused",
             Self::ProtocolViolation => "protocol_violation",
             Self::GatewayConnected => "gateway_connected",
             Self::GatewayDisconnected => "gateway_disconnected",
@@ -307,6 +327,7 @@ impl Event {
             Self::SessionTakenOver { .. } => EventType::SessionTakenOver,
             Self::SessionExpired { .. } => EventType::SessionExpired,
             Self::MessageDropped { .. } => EventType::MessageDropped,
+            Self::RequestRefused { .. } => EventType::RequestRefused,
             Self::ProtocolViolation { .. } => EventType::ProtocolViolation,
             Self::GatewayConnected { .. } => EventType::GatewayConnected,
             Self::GatewayDisconnected { .. } => EventType::GatewayDisconnected,
@@ -340,6 +361,10 @@ impl Event {
                 clientid.iter_mut().for_each(cut);
                 cut(topic);
             }
+            Self::RequestRefused { clientid, topic, .. } => {
+                cut(clientid);
+                cut(topic);
+            }
             Self::GatewayRefused { .. }
             | Self::UpstreamFailed { .. }
             | Self::ServerStateChanged { .. }
@@ -358,6 +383,7 @@ impl Event {
             | Self::ClientDisconnected { clientid, .. }
             | Self::SessionTakenOver { clientid, .. }
             | Self::SessionExpired { clientid }
+            | Self::RequestRefused { clientid, .. }
             | Self::GatewayConnected { clientid, .. }
             | Self::GatewayDisconnected { clientid, .. } => Some(clientid),
             Self::ClientRefused { clientid, .. }

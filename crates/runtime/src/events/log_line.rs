@@ -23,6 +23,7 @@ pub(super) fn write(event: &Event) {
         | Event::SessionTakenOver { .. }
         | Event::SessionExpired { .. }
         | Event::MessageDropped { .. }
+        | Event::RequestRefused { .. }
         | Event::ProtocolViolation { .. } => client(event),
         Event::GatewayConnected { .. }
         | Event::GatewayDisconnected { .. }
@@ -67,6 +68,10 @@ fn client(event: &Event) {
         }
         Event::MessageDropped { clientid, topic, rule, count } => {
             warn!(target: BROKER, clientid = clientid.as_deref(), topic = &**topic, %rule, count, "messages dropped");
+        }
+        Event::RequestRefused { clientid, action, topic, reason, detail, count } => {
+            warn!(target: BROKER, clientid = &**clientid, %action, topic = &**topic, %reason, detail = &**detail, count,
+                "request refused");
         }
         Event::ProtocolViolation { clientid, peer, reason, clause, detail } => {
             let (clientid, clause) = (clientid.as_deref(), clause.as_deref());

@@ -42,6 +42,14 @@ fn one_of_each() -> Vec<Event> {
         Event::SessionTakenOver { clientid: clientid.clone(), old_peer: peer(), new_peer: peer() },
         expired("dev1"),
         Event::MessageDropped { clientid: None, topic: text("a/b"), rule: text("queue_full"), count: 3 },
+        Event::RequestRefused {
+            clientid: clientid.clone(),
+            action: text("subscribe"),
+            topic: text("a/#"),
+            reason: text("max_subscriptions"),
+            detail: text("the session has as many subscriptions as it may have"),
+            count: 1,
+        },
         Event::ProtocolViolation {
             clientid: Some(clientid.clone()),
             peer: peer(),
