@@ -7,6 +7,8 @@ use std::time::Duration;
 use mqtt::QoS;
 use runtime::config::{IpNet, Table};
 
+pub use crate::share::strategy::Strategy;
+
 /// `[broker]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BrokerConfig {
@@ -52,6 +54,12 @@ pub struct BrokerConfig {
     pub max_keep_alive: Option<u16>,
     /// Payloads that are said to be UTF-8 are looked at. Default false.
     pub check_payload_format: bool,
+    /// Clients may subscribe to `$share/{ShareName}/{filter}` (4.8.2). Default: yes.
+    pub shared_subscription_available: bool,
+    /// How a shared subscription chooses among its members. Default: one after the other.
+    pub shared_subscription_strategy: Strategy,
+    /// `shared_subscription_groups`: by ShareName, where it is another one; each name once.
+    pub shared_subscription_groups: Vec<(String, Strategy)>,
 }
 
 /// `[[broker.listeners]]`.
@@ -83,6 +91,14 @@ impl ListenerConfig {
 
 const DEFAULT_MAX_CONNECTIONS: usize = 1_000_000;
 
+impl BrokerConfig {
+    /// How the groups of a ShareName choose.
+    pub(crate) fn strategy_of(&self, share: &str) -> Strategy {
+        let own = self.shared_subscription_groups.iter().find(|(name, _)| name == share);
+        own.map_or(self.shared_subscription_strategy, |(_, strategy)| *strategy)
+    }
+}
+
 impl Default for BrokerConfig {
     fn default() -> Self {
         Self {
@@ -107,6 +123,9 @@ impl Default for BrokerConfig {
             server_keep_alive: None,
             max_keep_alive: None,
             check_payload_format: false,
+            shared_subscription_available: true,
+            shared_subscription_strategy: Strategy::RoundRobin,
+            shared_subscription_groups: Vec::new(),
         }
     }
 }
@@ -173,6 +192,13 @@ pub fn read(table: &mut Table<'_>) -> BrokerConfig {
         server_keep_alive: keep_alive(table, "server_keep_alive"),
         max_keep_alive: keep_alive(table, "max_keep_alive"),
         check_payload_format: table.bool("check_payload_format").unwrap_or(d.check_payload_format),
+        shared_subscription_available: table
+            .bool("shared_subscription_available")
+            .unwrap_or(d.shared_subscription_available),
+        shared_subscription_strategy: table
+            .choice("shared_subscription_strategy", &Strategy::NAMES)
+            .unwrap_or(d.shared_subscription_strategy),
+        shared_subscription_groups: read_groups(table),
     }
 }
 
@@ -189,6 +215,32 @@ fn response_information(table: &mut Table<'_>) -> Option<Arc<str>> {
         return None;
     }
     (!text.is_empty()).then(|| text.into())
+}
+
+/// `shared_subscription_groups = [{ group = "workers", strategy = "sticky" }]`.
+fn read_groups(table: &mut Table<'_>) -> Vec<(String, Strategy)> {
+    const KEY: &str = "shared_subscription_groups";
+    let read = table.tables(KEY, |t, _| {
+        let group = t.string("group");
+        if group.as_deref().is_none_or(|g| g.is_empty() || g.contains(['/', '+', '#'])) {
+            t.problem(
+                "group",
+                "a ShareName: at least one character, without \"/\", \"+\" and \"#\" [MQTT-4.8.2-2]",
+            );
+        }
+        let strategy = t.choice("strategy", &Strategy::NAMES);
+        t.require("strategy", "how this group chooses, such as \"sticky\"");
+        Some((group?, strategy?))
+    });
+    let mut groups: Vec<(String, Strategy)> = Vec::new();
+    for (group, strategy) in read.into_iter().flatten() {
+        if groups.iter().any(|(g, _)| *g == group) {
+            table.problem(KEY, format!("each group once; \"{group}\" is there twice"));
+        } else {
+            groups.push((group, strategy));
+        }
+    }
+    groups
 }
 
 fn integer<T: TryFrom<i64>>(

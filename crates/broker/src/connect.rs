@@ -325,10 +325,11 @@ impl Worker {
     /// A new session.
     fn open_session(&mut self, id: ConnId, removal: Vec<Write>) {
         let Some(windows) = self.windows(id) else { return };
-        let key = self.shared.new_key();
         let now = self.now.unix_ms;
         let tails = self.tails().to_vec();
+        let shared = Arc::clone(&self.shared);
         let Some(claiming) = self.claiming(id) else { return };
+        let key = shared.new_key(&claiming.client_id);
         let session =
             Session::new(key, Arc::clone(&claiming.client_id), claiming.expiry, now, windows, &tails);
         claiming.session = Some(Box::new(session));
@@ -437,6 +438,9 @@ impl Worker {
             let address = Some(Address { worker, slot: id.slot });
             shared.router.relocate(filters, session.key, address);
         }
+        if session_present {
+            self.appear(id);
+        }
         self.durable_sessions += usize::from(durable);
         if let Some(ended) = ended.take() {
             // it broke, or another connection claimed the id, while this one was being opened
@@ -492,7 +496,7 @@ impl Worker {
             topic_alias_maximum: Some(config.topic_alias_maximum).filter(|&most| most > 0),
             wildcard_subscription_available: (!config.wildcard_subscription_available).then_some(false),
             subscription_identifiers_available: (!config.subscription_identifiers_available).then_some(false),
-            shared_subscription_available: Some(false),
+            shared_subscription_available: Some(self.config.shared_subscription_available),
             server_keep_alive: claiming.server_keep_alive,
             // [MQTT-3.1.2-28]
             response_information: config

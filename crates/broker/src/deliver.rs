@@ -120,6 +120,7 @@ impl Worker {
                 qos: form.qos,
                 retain: form.retain,
                 identifiers: SmallVec::from_slice(form.identifiers),
+                group: None,
             };
             if !session.backlog().queue.push(waiting, bound) {
                 self.dropped(id, &view.publish.topic, Drop::QueueFull);
@@ -176,10 +177,36 @@ impl Worker {
             self.dropped(id, &view.publish.topic, Drop::Expired);
             return false;
         }
+        let written = self.put_uncounted(id, view, left, form, packet_id, many);
+        self.account(id, view, form.qos, written)
+    }
+
+    /// The same for a message that another receiver gets when this one does not take it: only what is written is counted.
+    pub(crate) fn put_quietly(
+        &mut self,
+        id: ConnId,
+        view: View<'_>,
+        left: Left,
+        form: &Form<'_>,
+        packet_id: Option<PacketId>,
+    ) -> bool {
+        let written = self.put_uncounted(id, view, left, form, packet_id, false);
+        written && self.account(id, view, form.qos, true)
+    }
+
+    fn put_uncounted(
+        &mut self,
+        id: ConnId,
+        view: View<'_>,
+        left: Left,
+        form: &Form<'_>,
+        packet_id: Option<PacketId>,
+        many: bool,
+    ) -> bool {
         let Some(conn) = self.conn_mut(id) else { return false };
         let (version, max) = (conn.version, conn.max_packet as usize);
         let choice = conn.aliases_out.as_mut().and_then(|aliases| aliases.choose(&view.publish.topic));
-        let written = if let Some(choice) = choice {
+        if let Some(choice) = choice {
             self.put_aliased(id, view, left, form, packet_id, many, choice)
         } else if many {
             let mut templates = std::mem::take(&mut self.templates);
@@ -194,8 +221,7 @@ impl Worker {
             written
         } else {
             self.put_single(id, version, max, view, left, form, packet_id, false)
-        };
-        self.account(id, view, form.qos, written)
+        }
     }
 
     /// Writes a PUBLISH with a Topic Alias; all but the topic is shared with the other receivers.
@@ -344,6 +370,10 @@ impl Worker {
                 session.settle_backlog();
                 break;
             };
+            if let Some(group) = &next.group {
+                self.put_waiting(id, group, &next);
+                continue;
+            }
             let view = next.message.view();
             let left = view.left(self.now.unix_ms);
             let form = Form { qos: next.qos, retain: next.retain, identifiers: &next.identifiers };

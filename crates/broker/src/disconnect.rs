@@ -124,6 +124,7 @@ impl Worker {
         }
         conn.phase = Phase::Leaving(Box::new(Leaving { end, writing: false, offline: None }));
         self.close(id);
+        self.leave_groups(id);
         self.go_on_leaving(id);
     }
 

@@ -27,6 +27,7 @@ mod retained;
 mod router;
 mod session;
 mod session_store;
+mod share;
 mod shared;
 #[cfg(test)]
 mod sim;

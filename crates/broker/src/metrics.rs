@@ -24,11 +24,20 @@ pub(crate) enum Drop {
     LogTrimmed,
     /// The engine could not take it.
     Engine,
+    /// A shared subscription without a connected member.
+    NoMember,
 }
 
 impl Drop {
-    const ALL: [Self; 6] =
-        [Self::OutboundFull, Self::QueueFull, Self::Expired, Self::TooLarge, Self::LogTrimmed, Self::Engine];
+    const ALL: [Self; 7] = [
+        Self::OutboundFull,
+        Self::QueueFull,
+        Self::Expired,
+        Self::TooLarge,
+        Self::LogTrimmed,
+        Self::Engine,
+        Self::NoMember,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -38,6 +47,7 @@ impl Drop {
             Self::TooLarge => "too_large",
             Self::LogTrimmed => "log_trimmed",
             Self::Engine => "engine",
+            Self::NoMember => "no_member",
         }
     }
 }
@@ -60,6 +70,8 @@ pub(crate) struct WorkerMetrics {
     pub(crate) log_appends: Counter,
     pub(crate) log_messages: Counter,
     pub(crate) replayed: Counter,
+    pub(crate) shared_dealt: Counter,
+    pub(crate) shared_redelivered: Counter,
     pub(crate) engine_retries: Counter,
     pub(crate) connections: Gauge,
 }
@@ -128,6 +140,18 @@ static REPLAYED: Desc = counter(
     "Messages sent to returning sessions from the log",
     &[],
 );
+static SHARED_DEALT: Desc = counter(
+    "tidegate_broker_shared_messages_dealt_total",
+    "Messages sent to a member of a shared subscription",
+    &[],
+);
+static SHARED_REDELIVERED: Desc = counter(
+    "tidegate_broker_shared_messages_redelivered_total",
+    "Messages that a member of a shared subscription had not acknowledged when it went, for another one",
+    &[],
+);
+static SHARED_GROUPS: Desc =
+    gauge("tidegate_broker_shared_groups", "Groups of shared subscriptions: share names with a filter");
 static ENGINE_RETRIES: Desc =
     counter("tidegate_broker_engine_retries_total", "Engine operations that were submitted again", &[]);
 static CONNECTIONS: Desc = gauge("tidegate_broker_connections", "Open connections of broker listeners");
@@ -166,6 +190,9 @@ impl Collect for BrokerCollector {
         out.sample(&LOG_APPENDS, &[], sum(&|m| m.log_appends.get()));
         out.sample(&LOG_MESSAGES, &[], sum(&|m| m.log_messages.get()));
         out.sample(&REPLAYED, &[], sum(&|m| m.replayed.get()));
+        out.sample(&SHARED_DEALT, &[], sum(&|m| m.shared_dealt.get()));
+        out.sample(&SHARED_REDELIVERED, &[], sum(&|m| m.shared_redelivered.get()));
+        out.sample(&SHARED_GROUPS, &[], shared.router.groups() as f64);
         out.sample(&ENGINE_RETRIES, &[], sum(&|m| m.engine_retries.get()));
         out.sample(&CONNECTIONS, &[], shared.metrics.iter().map(|m| m.connections.get() as f64).sum());
         out.sample(&SESSIONS_OFFLINE, &[], shared.store.len() as f64);

@@ -243,6 +243,9 @@ impl Worker {
                 self.wake_flush();
             }
         }
+        if !routes.groups.is_empty() {
+            done.matched |= self.share_out(&routes, view, &mut owned);
+        }
         done
     }
 
@@ -274,6 +277,7 @@ impl Worker {
         let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
         if session.outbound.puback(packet_id).is_some() {
             session.dirty = true;
+            session.tell_load();
             self.pump(id);
         }
     }
@@ -305,6 +309,7 @@ impl Worker {
         let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
         if session.outbound.pubcomp(packet_id) {
             session.dirty = true;
+            session.tell_load();
             self.pump(id);
         }
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use mqtt::QoS;
 
 use crate::message::Message;
+use crate::router::Group;
 
 /// A waiting delivery.
 pub(crate) struct Waiting {
@@ -20,6 +21,8 @@ pub(crate) struct Waiting {
     pub(crate) retain: bool,
     /// Subscription identifiers.
     pub(crate) identifiers: smallvec::SmallVec<[u32; 1]>,
+    /// It was dealt to the client in the place of this group: another member gets it if the client goes.
+    pub(crate) group: Option<Arc<Group>>,
 }
 
 /// First in, first out. Empty: no heap.
@@ -67,6 +70,19 @@ impl Queue {
         Some(waiting)
     }
 
+    /// Takes out what was dealt in the place of groups.
+    pub(crate) fn take_dealt(&mut self) -> Vec<(Arc<Group>, Arc<Message>)> {
+        let mut dealt = Vec::new();
+        let bytes = &mut self.bytes;
+        self.waiting.retain_mut(|w| {
+            let Some(group) = w.group.take() else { return true };
+            *bytes -= weight(&w.message);
+            dealt.push((group, Arc::clone(&w.message)));
+            false
+        });
+        dealt
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()
     }
@@ -101,6 +117,7 @@ mod tests {
             qos: QoS::AtLeastOnce,
             retain: false,
             identifiers: smallvec::SmallVec::new(),
+            group: None,
         }
     }
 

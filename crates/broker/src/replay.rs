@@ -290,7 +290,7 @@ impl Worker {
     /// `false`: it cannot be sent again.
     fn resend_publish(&mut self, id: ConnId, packet_id: mqtt::PacketId, qos: QoS, item: &InFlight) -> bool {
         match item {
-            InFlight::Transient => false,
+            InFlight::Transient | InFlight::Dealt(_) => false,
             InFlight::Kept(message) => {
                 let form = Form { qos, retain: true, identifiers: &[] };
                 self.put_again(id, message.view(), &form, packet_id)

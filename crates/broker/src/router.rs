@@ -4,13 +4,16 @@
 //! leading wildcard have one more. Matching copies what it finds and lets go: no lock is held while a message is
 //! handed over, and no subscriber can hold up another worker.
 //!
-//! This room must not know connections, queues, packets, shared subscriptions or who may do what. It is told
-//! filters that were found valid, and topics without wildcards.
+//! Filters that begin with `$share/` lead to groups (`groups`), in tries of their own.
+//!
+//! This room must not know connections, queues, packets, which member of a group is chosen or who may do what. It is
+//! told filters that were found valid, and topics without wildcards.
 
 mod arena;
 mod cache;
 mod edges;
 mod generations;
+mod groups;
 mod receivers;
 mod routes;
 mod text;
@@ -29,15 +32,33 @@ use smallvec::SmallVec;
 
 pub(crate) use cache::RouteCache;
 use generations::Generations;
+pub(crate) use groups::{Group, GroupId, GroupRoute, Member, Presence};
+use groups::{Groups, SHARE};
 use receivers::Entry;
 use trie::{Changed, Trie};
 
 /// Buckets of filters whose first level is literal; a power of two. One more is for the others.
 const BUCKETS: usize = 64;
 
-/// A session of this process; never used again for another.
+/// A session of this process; never used again for another. Ascending by age.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub(crate) struct SessionKey(pub u64);
+
+/// The last bits of a session's key: who knows the key only can still tell clients apart.
+const CLIENT_BITS: u32 = 12;
+
+impl SessionKey {
+    /// The key of the `count`th session, for this client.
+    pub(crate) fn new(count: u64, client_id: &str) -> Self {
+        let client = xxhash_rust::xxh3::xxh3_64(client_id.as_bytes()) >> (u64::BITS - CLIENT_BITS);
+        Self(count << CLIENT_BITS | client)
+    }
+
+    /// The same for all sessions of a client identifier, and for one in 4,096 others.
+    pub(crate) const fn client_hash(self) -> u64 {
+        self.0 & ((1 << CLIENT_BITS) - 1)
+    }
+}
 
 /// Where a connected session lives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,12 +94,17 @@ pub(crate) struct Receiver {
 }
 
 /// What one topic matches: one hit for each session, however many of its filters match.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Routes {
     /// Ascending by worker; only those with hits.
     pub workers: Vec<WorkerRoutes>,
-    /// Some durable session, connected or not, matches with QoS 1 or 2: the message must be logged.
+    /// Some durable session, connected or not, matches with QoS 1 or 2, by itself or as the member of a group: the message
+    /// must be logged.
     pub durable: bool,
+    /// The groups of shared subscriptions, each once.
+    pub groups: Vec<GroupRoute>,
+    /// Those of them that read QoS 1 and 2 from the log.
+    pub marks: Box<[GroupId]>,
 }
 
 /// The sessions on one worker.
@@ -131,6 +157,7 @@ pub(crate) struct Router {
     hasher: DefaultHashBuilder,
     subscriptions: AtomicU64,
     filters: AtomicU64,
+    groups: Groups,
 }
 
 impl Router {
@@ -141,15 +168,18 @@ impl Router {
                 .take(BUCKETS + 1)
                 .collect(),
             generations: Generations::new(),
+            groups: Groups::new(&hasher),
             hasher,
             subscriptions: AtomicU64::new(0),
             filters: AtomicU64::new(0),
         }
     }
 
-    /// Adds or replaces the session's subscription to `filter`; true when it is new. `filter` is valid and
-    /// without `$share/`.
+    /// Adds or replaces the session's subscription to `filter`, which is valid; true when it is new.
     pub(crate) fn subscribe(&self, filter: &str, receiver: Receiver, subscription: Subscription) -> bool {
+        if filter.starts_with(SHARE) {
+            return self.join(filter, receiver, subscription, Presence::default());
+        }
         let mut trie = self.write(filter);
         let changed = trie.insert(filter, Entry::new(receiver, subscription));
         self.generations.advance(&self.hasher, filter);
@@ -158,8 +188,46 @@ impl Router {
         changed.subscription
     }
 
+    /// The same for a shared subscription, with what is told of the member.
+    pub(crate) fn join(
+        &self,
+        filter: &str,
+        receiver: Receiver,
+        subscription: Subscription,
+        presence: Presence,
+    ) -> bool {
+        let advance = |path: &str| self.generations.advance(&self.hasher, path);
+        self.groups.join(filter, receiver, subscription, presence, advance)
+    }
+
+    /// A durable member of the group `filter` came to `address`, with what is told of it.
+    pub(crate) fn appear(&self, filter: &str, session: SessionKey, address: Address, presence: Presence) {
+        let advance = |path: &str| self.generations.advance(&self.hasher, path);
+        self.groups.relocate(filter, session, Some(address), Some(presence), advance);
+    }
+
+    /// A group as it is now; `None`: it has no member.
+    #[allow(dead_code)] // for the way through the log
+    pub(crate) fn group(&self, id: GroupId) -> Option<GroupRoute> {
+        self.groups.get(id)
+    }
+
+    /// Whether a group has a member.
+    pub(crate) fn has_group(&self, id: GroupId) -> bool {
+        self.groups.has(id)
+    }
+
+    /// How many groups of shared subscriptions there are.
+    pub(crate) fn groups(&self) -> u64 {
+        self.groups.len()
+    }
+
     /// Removes the session's subscription to exactly this filter [MQTT-3.10.4-1]; false when there was none.
     pub(crate) fn unsubscribe(&self, filter: &str, session: SessionKey) -> bool {
+        if filter.starts_with(SHARE) {
+            let advance = |path: &str| self.generations.advance(&self.hasher, path);
+            return self.groups.leave(filter, session, advance);
+        }
         let mut trie = self.write(filter);
         let changed = trie.remove(filter, session);
         if changed == Changed::default() {
@@ -181,6 +249,11 @@ impl Router {
         address: Option<Address>,
     ) {
         for filter in filters {
+            if filter.starts_with(SHARE) {
+                let advance = |path: &str| self.generations.advance(&self.hasher, path);
+                self.groups.relocate(filter, session, address, None, advance);
+                continue;
+            }
             let mut trie = self.write(filter);
             if trie.relocate(filter, session, address) {
                 self.generations.advance(&self.hasher, filter);
@@ -190,12 +263,12 @@ impl Router {
 
     /// How many subscriptions there are.
     pub(crate) fn subscriptions(&self) -> u64 {
-        self.subscriptions.load(Ordering::Relaxed)
+        self.subscriptions.load(Ordering::Relaxed) + self.groups.members()
     }
 
-    /// How many distinct filters there are.
+    /// How many distinct filters there are; a group's is one.
     pub(crate) fn filters(&self) -> u64 {
-        self.filters.load(Ordering::Relaxed)
+        self.filters.load(Ordering::Relaxed) + self.groups.len()
     }
 
     /// What `topic` matches. `scratch` is emptied first and holds all single matches afterwards.
@@ -206,7 +279,11 @@ impl Router {
         if !topic.starts_with('$') {
             lists += self.read(BUCKETS).matching(topic, scratch);
         }
-        routes::merge(scratch, lists)
+        let mut routes = routes::merge(scratch, lists);
+        routes.groups = self.groups.matching(topic);
+        routes.marks = routes.groups.iter().filter(|g| g.durable).map(|g| g.group.id).collect();
+        routes.durable |= !routes.marks.is_empty();
+        routes
     }
 
     /// Where a topic's or filter's first level puts it.

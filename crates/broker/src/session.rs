@@ -15,6 +15,7 @@ use crate::message::Message;
 use crate::queue::{Queue, Waiting};
 use crate::retained::Resume;
 use crate::router::SessionKey;
+use crate::share::{Dealt, Sharing};
 use crate::subscriptions::Subscriptions;
 
 /// Where an unacknowledged message can be found again if the connection breaks.
@@ -26,6 +27,8 @@ pub(crate) enum InFlight {
     Logged { shard: Shard, pos: Pos },
     /// A retained message that was sent because of a SUBSCRIBE: it is in no log, so the session keeps it.
     Kept(Arc<Message>),
+    /// Sent in the place of a group of shared subscriptions.
+    Dealt(Box<Dealt>),
 }
 
 /// A subscription as the session knows it.
@@ -124,6 +127,8 @@ pub(crate) struct Session {
     /// Durable: QoS 2 messages between PUBREC and PUBREL.
     pub(crate) incoming: BTreeMap<PacketId, Incoming>,
     pub(crate) resuming: Option<Box<Resuming>>,
+    /// It has, or had on this connection, shared subscriptions.
+    pub(crate) sharing: Option<Box<Sharing>>,
     /// Messages dropped for it.
     pub(crate) dropped: u64,
     /// Something changed since the last checkpoint.
@@ -159,6 +164,7 @@ impl Session {
             first_shard: 0,
             incoming: BTreeMap::new(),
             resuming: None,
+            sharing: None,
             dropped: 0,
             dirty: false,
         }

@@ -297,7 +297,8 @@ pub(crate) fn encode(
                 out.extend_from_slice(&id.get().to_be_bytes());
                 out.push(qos as u8);
                 match item {
-                    InFlight::Transient => out.push(0),
+                    // what a group has dealt comes back from the group
+                    InFlight::Transient | InFlight::Dealt(_) => out.push(0),
                     InFlight::Logged { shard, pos } => {
                         out.push(1);
                         out.extend_from_slice(&shard.0.to_be_bytes());

@@ -16,6 +16,7 @@ use crate::registry::{Owner, Registry};
 use crate::retained::Retained;
 use crate::router::{Router, SessionKey};
 use crate::session_store::SessionStore;
+use crate::share::ShareMail;
 use crate::worker::Worker;
 
 /// What arrives in a worker's mailbox.
@@ -29,6 +30,8 @@ pub(crate) enum Mail {
         /// The new connection's device, for the event.
         new_peer: std::net::SocketAddr,
     },
+    /// What groups of shared subscriptions have for each other.
+    Share(Vec<ShareMail>),
     /// The owner before `to` has let go.
     Released { to: Owner },
     /// The engine's answers.
@@ -36,6 +39,11 @@ pub(crate) enum Mail {
     /// A question or an order of the admin interface.
     Ask(Box<dyn FnOnce(&mut Worker) + Send>),
 }
+
+/// 2025-01-01 in Unix milliseconds: counts of keys fit 52 bits for 69 years from there.
+const KEY_EPOCH: u64 = 1_735_689_600_000;
+/// Two million sessions a second, as a power of two for each millisecond, before keys of the next process could be too low.
+const KEYS_A_MS: u32 = 11;
 
 static INSTANCES: AtomicU64 = AtomicU64::new(0);
 
@@ -91,14 +99,14 @@ impl Shared {
             instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
             started_at,
             // keys of an earlier process may still lie in the log: begin above them
-            next_key: AtomicU64::new((started_at << 20) | 1),
+            next_key: AtomicU64::new((started_at.saturating_sub(KEY_EPOCH) << KEYS_A_MS) | 1),
             next_dedupe: AtomicU64::new(0),
         }
     }
 
     /// A key no session had before.
-    pub(crate) fn new_key(&self) -> SessionKey {
-        SessionKey(self.next_key.fetch_add(1, Ordering::Relaxed))
+    pub(crate) fn new_key(&self, client_id: &str) -> SessionKey {
+        SessionKey::new(self.next_key.fetch_add(1, Ordering::Relaxed), client_id)
     }
 
     /// An id no append had before, also not one of an earlier process.

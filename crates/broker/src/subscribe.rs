@@ -21,6 +21,7 @@ use crate::refusal::Refusal;
 use crate::router;
 use crate::session::{Search, Subscription};
 use crate::session_store;
+use crate::share::is_shared;
 use crate::worker::{Waiting, Worker, reason_of};
 
 /// The answer to a SUBSCRIBE that waits until its subscriptions are written.
@@ -176,22 +177,25 @@ impl Worker {
         }
         let mut retained = Vec::new();
         for wanted in granted.wanted {
-            let new = self.shared.router.subscribe(
-                &wanted.filter,
-                receiver,
-                router::Subscription {
-                    qos: wanted.options.qos,
-                    no_local: wanted.options.no_local,
-                    retain_as_published: wanted.options.retain_as_published,
-                    identifier: wanted.identifier,
-                },
-            );
-            // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]
-            let send = match wanted.options.retain_handling {
-                RetainHandling::Send => true,
-                RetainHandling::SendIfNew => new,
-                RetainHandling::DoNotSend => false,
+            let subscription = router::Subscription {
+                qos: wanted.options.qos,
+                no_local: wanted.options.no_local,
+                retain_as_published: wanted.options.retain_as_published,
+                identifier: wanted.identifier,
             };
+            let shared = is_shared(&wanted.filter);
+            let new = if shared {
+                self.join_group(id, &wanted.filter, receiver, subscription)
+            } else {
+                self.shared.router.subscribe(&wanted.filter, receiver, subscription)
+            };
+            // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]; never for a shared subscription (3.8.3.1)
+            let send = !shared
+                && match wanted.options.retain_handling {
+                    RetainHandling::Send => true,
+                    RetainHandling::SendIfNew => new,
+                    RetainHandling::DoNotSend => false,
+                };
             if send {
                 retained.push(RetainedFor {
                     filter: wanted.filter.clone(),
@@ -294,7 +298,7 @@ impl Worker {
                 identifier => SmallVec::from_slice(&[identifier]),
             };
             let qos = search.qos.min(message.publish.qos);
-            backlog.retained.push_back(Queued { message, qos, retain: true, identifiers });
+            backlog.retained.push_back(Queued { message, qos, retain: true, identifiers, group: None });
         }
         if search.resume.is_none() {
             backlog.searches.pop_front();
@@ -384,7 +388,8 @@ enum Judged {
 
 fn judge(filter: &str, config: &BrokerConfig) -> Result<(), Judged> {
     let parsed = Filter::parse(filter).map_err(|_: FilterError| Judged::Rule(Refusal::FilterInvalid))?;
-    if parsed.share().is_some() {
+    // [MQTT-4.8.2-1], [MQTT-4.8.2-2]
+    if parsed.share().is_some() && !config.shared_subscription_available {
         return Err(Judged::Reason(ReasonCode::SharedSubscriptionsNotSupported));
     }
     if parsed.path().bytes().filter(|&b| b == b'/').count() >= config.max_topic_levels {

@@ -6,4 +6,5 @@ mod failure;
 mod life;
 mod protocol;
 mod rig;
+mod shared;
 mod will;

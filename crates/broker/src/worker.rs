@@ -31,6 +31,7 @@ use crate::message::Message;
 use crate::metrics::WorkerMetrics;
 use crate::registry::Owner;
 use crate::router::RouteCache;
+use crate::share::Share;
 use crate::shared::{Mail, Shared};
 use crate::subscribe::{Granted, RetainedFor};
 
@@ -110,6 +111,7 @@ pub(crate) struct Worker {
     pub(crate) log: Log,
     pub(crate) metrics: Arc<WorkerMetrics>,
     pub(crate) templates: Templates,
+    pub(crate) share: Share,
     port: Port,
     next_generation: u32,
     in_engine: Slab<InEngine>,
@@ -148,6 +150,7 @@ impl Worker {
             log: Log::new(tails),
             metrics,
             templates: Templates::default(),
+            share: Share::new(id, workers, shared.started_at),
             port,
             next_generation: 0,
             in_engine: Slab::new(),
@@ -236,6 +239,7 @@ impl Worker {
                     self.deliver_direct(message.view());
                 }
             }
+            Mail::Share(mails) => self.share_mails(mails),
             Mail::Release { owner, by, new_peer } => self.release(owner, by, new_peer),
             Mail::Released { to } => {
                 self.released(ConnId { slot: to.slot, generation: to.generation });
@@ -260,6 +264,9 @@ impl Worker {
         }
         self.fired = fired;
         self.publish_floors();
+        if self.ticks.is_multiple_of(60) {
+            self.sweep_groups();
+        }
         if self.ticks.is_multiple_of(5) {
             self.checkpoint();
         }
@@ -274,7 +281,7 @@ impl Worker {
         if !self.ops.is_empty() {
             self.shared.engine.submit(self.port, std::mem::take(&mut self.ops));
         }
-        let mut backlog = 0;
+        let mut backlog = self.send_share_mail();
         for (to, batch) in self.outgoing.iter_mut().enumerate() {
             if batch.is_empty() {
                 continue;
@@ -299,7 +306,7 @@ impl Worker {
     /// When [`Self::end_turn`] must be called again although nothing came: another worker's mailbox was full or an operation
     /// is to be repeated.
     pub(crate) fn needs_turn(&self) -> bool {
-        !self.retries.is_empty() || self.outgoing.iter().any(|o| !o.is_empty())
+        !self.retries.is_empty() || self.share.has_mail() || self.outgoing.iter().any(|o| !o.is_empty())
     }
 
     /// Submits again what the engine could not do before.
@@ -471,6 +478,7 @@ impl Worker {
     /// The slots that have something to write, for the driver to go through.
     pub(crate) fn begin_flush(&mut self) -> Vec<u32> {
         self.turn_wanted = false;
+        self.own_share_mail();
         for id in std::mem::take(&mut self.searching) {
             self.pump(id);
         }

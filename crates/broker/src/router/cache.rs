@@ -7,7 +7,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::generations::{Generations, Starts};
 use super::receivers::Entry;
-use super::{Hit, Router, Routes, WorkerRoutes};
+use super::{GroupRoute, Hit, Member, Router, Routes, WorkerRoutes};
 
 /// Memory the cache may hold, in bytes for each topic of its capacity: 64 MiB at the default of 65,536 topics.
 const BYTES_PER_TOPIC: usize = 1_024;
@@ -57,7 +57,7 @@ impl RouteCache {
             weight: 0,
             hand: 0,
             matched: Vec::new(),
-            nobody: Rc::new(Routes { workers: Vec::new(), durable: false }),
+            nobody: Rc::default(),
         }
     }
 
@@ -118,7 +118,7 @@ impl RouteCache {
         let routes = router.matching(topic, &mut self.matched);
         self.matched.clear();
         self.matched.shrink_to(SCRATCH);
-        if routes.workers.is_empty() && !routes.durable {
+        if routes.workers.is_empty() && !routes.durable && routes.groups.is_empty() {
             return Rc::clone(&self.nobody);
         }
         Rc::new(routes)
@@ -164,11 +164,14 @@ impl RouteCache {
 /// About how many bytes it takes to remember this.
 fn weigh(topic: &str, routes: &Routes) -> usize {
     let hits: usize = routes.workers.iter().map(|w| w.hits.len()).sum();
+    let members: usize = routes.groups.iter().map(|g| g.members.len()).sum();
     size_of::<Cached>()
         + size_of::<Routes>()
         + topic.len()
         + routes.workers.len() * size_of::<WorkerRoutes>()
         + hits * size_of::<Hit>()
+        + routes.groups.len() * size_of::<GroupRoute>()
+        + members * size_of::<Member>()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ pub(super) fn merge(entries: &mut [Entry], lists: usize) -> Routes {
         // Stable sort: it recognises the runs, so this is a merge.
         entries.sort_by_key(|e| e.session);
     }
-    let mut routes = Routes { workers: Vec::new(), durable: false };
+    let mut routes = Routes::default();
     for of_session in entries.chunk_by(|a, b| a.session == b.session) {
         routes.durable |= of_session.iter().any(|e| e.durable && e.qos != QoS::AtMostOnce);
         // While a session moves, some of its subscriptions may show the old place and some the new:

@@ -2,6 +2,7 @@
 
 mod cache;
 mod clauses;
+mod groups;
 mod oracle;
 mod properties;
 mod threads;

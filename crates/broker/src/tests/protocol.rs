@@ -215,7 +215,7 @@ fn each_filter_is_answered_in_its_place() {
     let expected = [
         ReasonCode::GrantedQos2,
         ReasonCode::TopicFilterInvalid,
-        ReasonCode::SharedSubscriptionsNotSupported,
+        ReasonCode::Success,
         ReasonCode::GrantedQos1,
     ];
     assert!(

@@ -25,14 +25,16 @@ fn connack_says_what_the_broker_allows() {
     assert_eq!(told.receive_maximum, Some(7), "(3.2.2.3.3)");
     assert_eq!(told.session_expiry_interval, Some(3_600), "(3.2.2.3.2)");
     assert_eq!(told.maximum_qos, None, "2, so it is not said (3.2.2.3.4)");
-    assert_eq!(told.shared_subscription_available, Some(false), "(3.2.2.3.13)");
+    assert_eq!(told.shared_subscription_available, Some(true), "(3.2.2.3.13)");
     let assigned = told.assigned_client_identifier.expect("an id for a client without one [MQTT-3.2.2-16]");
     assert!(broker.client(&assigned).is_some(), "{assigned}");
 }
 
 #[test]
 fn what_connack_refuses_is_refused() {
-    let broker = Site::new("node1").broker("max_packet_size = \"1KiB\"", "").start();
+    let broker = Site::new("node1")
+        .broker("max_packet_size = \"1KiB\"\nshared_subscription_available = false", "")
+        .start();
     let mut shared = Device::connect(broker.mqtt(), &device::connect(Version::V5, "shared"));
     let suback = shared.subscribe_with("$share/a/b", SubscriptionOptions::default(), None);
     assert_eq!(suback.reasons, [ReasonCode::SharedSubscriptionsNotSupported]);

@@ -138,7 +138,7 @@ fn a_durable_session_asks_for_the_log_connected_or_not_but_not_for_qos_0() {
     );
     assert_eq!(sessions(&router, "gone"), [0; 0]);
     router.relocate(["q0", "q1"], SessionKey(1), None);
-    assert_eq!(routes(&router, "q1"), Routes { workers: vec![], durable: true });
+    assert_eq!(routes(&router, "q1"), Routes { durable: true, ..Routes::default() });
     router.relocate(["gone"], SessionKey(2), Some(Address { worker: 7, slot: 8 }));
     let found = routes(&router, "gone");
     assert_eq!((found.workers[0].worker, found.workers[0].hits[0].slot), (7, 8));

@@ -78,7 +78,7 @@ impl Oracle {
             workers.entry(worker).or_default().push(hit);
         }
         let workers = workers.into_iter().map(|(worker, hits)| WorkerRoutes { worker, hits }).collect();
-        Routes { workers, durable }
+        Routes { workers, durable, ..Routes::default() }
     }
 }
 

@@ -52,7 +52,7 @@ fn write(router: &Router, first_session: u64, rounds: u32) -> Oracle {
             }
         }
         let topic = TOPICS[dice.below(TOPICS.len() as u64) as usize];
-        let mut found = Routes { workers: vec![], durable: false };
+        let mut found = Routes::default();
         for worker in &cache.lookup(router, topic).workers {
             let own = |hit: &&Hit| (first_session..first_session + SESSIONS).contains(&hit.session.0);
             let hits: Vec<_> = worker.hits.iter().filter(own).cloned().collect();

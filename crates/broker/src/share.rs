@@ -1,0 +1,197 @@
+//! Shared subscriptions (4.8.2): of a group of sessions one gets each message.
+//!
+//! Two ways lead to a member. **Directly**: at QoS 0, and while no member of the group outlives its connection, the worker
+//! that has the message chooses a member that is connected and gives it to it (`direct`). **Through the log**: QoS 1 and 2 of a
+//! group with a durable member are appended with the group's mark; the group has a home worker, is a reader of the log there
+//! as a session is, and deals what it reads (`home`, with the state in `group`). Which way a message goes is decided once, by
+//! who published it, and stands in the log: a group that changes meanwhile gets nothing twice.
+//!
+//! `member` is what a session does with messages that it was dealt, and how it gives them back when its connection goes.
+//! `strategy` chooses.
+
+mod direct;
+mod member;
+pub(crate) mod strategy;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use engine::{Pos, Shard};
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+use crate::message::{Message, View};
+use crate::router::{Group, GroupId, Member, SessionKey};
+use crate::shared::Mail;
+use crate::worker::Worker;
+use strategy::{Asked, Picker};
+
+/// What the filter of a shared subscription begins with [MQTT-4.8.2-1].
+pub(crate) const SHARE: &str = "$share/";
+
+/// Rounds of mail to itself that a worker goes through in one turn.
+const ROUNDS: usize = 8;
+
+/// A message that a member got in its group's place, and has not acknowledged.
+#[derive(Clone, Debug)]
+pub(crate) struct Dealt {
+    pub(crate) group: Arc<Group>,
+    pub(crate) from: Source,
+}
+
+/// Where a dealt message can be found again.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// It went directly.
+    Memory(Arc<Message>),
+    /// In the log, from which its group reads.
+    #[allow(dead_code)] // for the way through the log
+    Log { shard: Shard, pos: Pos },
+}
+
+/// What a session with shared subscriptions has more than others.
+#[derive(Debug, Default)]
+pub(crate) struct Sharing {
+    /// See [`crate::router::Presence::load`].
+    pub(crate) load: Arc<AtomicU32>,
+    #[allow(dead_code)] // for the way through the log
+    /// Groups that are to be told when there is room again; each once.
+    pub(crate) refused: Vec<GroupId>,
+}
+
+/// Why a member does not take a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotTaken {
+    /// It is not connected any more.
+    Gone,
+    /// Its window, its queue or its outbound buffer is full.
+    Full,
+    /// Larger than its Maximum Packet Size [MQTT-3.1.2-24].
+    TooLarge,
+    /// Nobody gets it any more [MQTT-3.3.2-5].
+    Expired,
+}
+
+/// Members that have refused a message.
+pub(crate) type Tried = SmallVec<[SessionKey; 2]>;
+
+/// A message for one member.
+pub(crate) struct Deal {
+    pub(crate) group: Arc<Group>,
+    pub(crate) member: Member,
+    pub(crate) message: Arc<Message>,
+    /// Who has refused it before.
+    pub(crate) tried: Tried,
+}
+
+/// What workers have for each other because of groups.
+pub(crate) enum ShareMail {
+    /// A message that goes directly.
+    Direct(Box<Deal>),
+}
+
+/// A worker's part of shared subscriptions.
+pub(crate) struct Share {
+    /// Who was chosen last, for each group that this worker deals to.
+    pickers: HashMap<GroupId, Picker>,
+    /// By worker; to itself too.
+    outgoing: Vec<Vec<ShareMail>>,
+    rng: fastrand::Rng,
+    /// Messages that no member took.
+    lost: u64,
+}
+
+impl Share {
+    pub(crate) fn new(worker: u16, workers: usize, seed: u64) -> Self {
+        Self {
+            pickers: HashMap::new(),
+            outgoing: (0..workers).map(|_| Vec::new()).collect(),
+            rng: fastrand::Rng::with_seed(seed ^ u64::from(worker)),
+            lost: 0,
+        }
+    }
+
+    /// Something waits for another worker, or for this one.
+    pub(crate) fn has_mail(&self) -> bool {
+        self.outgoing.iter().any(|o| !o.is_empty())
+    }
+}
+
+impl Worker {
+    /// Sends at the end of the turn.
+    fn share_mail(&mut self, to: u16, mail: ShareMail) {
+        if let Some(outgoing) = self.share.outgoing.get_mut(usize::from(to)) {
+            outgoing.push(mail);
+            self.wake_flush();
+        }
+    }
+
+    /// Mail of other workers.
+    pub(crate) fn share_mails(&mut self, mails: Vec<ShareMail>) {
+        for mail in mails {
+            match mail {
+                ShareMail::Direct(deal) => self.on_direct(*deal),
+            }
+        }
+    }
+
+    /// Mail of this worker to itself: not in the middle of what caused it.
+    pub(crate) fn own_share_mail(&mut self) {
+        let own = usize::from(self.id);
+        for _ in 0..ROUNDS {
+            let Some(mails) = self.share.outgoing.get_mut(own).filter(|o| !o.is_empty()).map(std::mem::take)
+            else {
+                return;
+            };
+            self.share_mails(mails);
+        }
+        self.wake_flush();
+    }
+
+    /// Hands over what gathered for other workers; how much had no room in their mailboxes.
+    pub(crate) fn send_share_mail(&mut self) -> usize {
+        let own = usize::from(self.id);
+        let mut backlog = 0;
+        for (to, outgoing) in self.share.outgoing.iter_mut().enumerate() {
+            if to == own || outgoing.is_empty() {
+                continue;
+            }
+            let Some(mailbox) = self.shared.mailboxes.get(to) else { continue };
+            if let Err(full) = mailbox.send(Mail::Share(std::mem::take(outgoing)))
+                && let Mail::Share(kept) = full.0
+            {
+                backlog += kept.len();
+                *outgoing = kept;
+            }
+        }
+        backlog
+    }
+
+    /// About once a minute: forgets groups that are no more.
+    pub(crate) fn sweep_groups(&mut self) {
+        let router = &self.shared.router;
+        self.share.pickers.retain(|&id, _| router.has_group(id));
+    }
+
+    /// Chooses a member for a message by the group's strategy.
+    fn pick<'m>(
+        &mut self,
+        group: &Group,
+        members: &'m [Member],
+        view: View<'_>,
+        able: impl Fn(&Member) -> bool,
+    ) -> Option<&'m Member> {
+        let asked = Asked {
+            strategy: self.config.strategy_of(group.share()),
+            publisher: view.publisher,
+            topic: &view.publish.topic,
+            dice: self.share.rng.u64(..),
+        };
+        self.share.pickers.entry(group.id).or_default().choose(asked, members, able)
+    }
+}
+
+/// Whether a filter is that of a shared subscription.
+pub(crate) fn is_shared(filter: &str) -> bool {
+    filter.starts_with(SHARE)
+}
