@@ -7,7 +7,10 @@ use std::time::Duration;
 use mqtt::QoS;
 use runtime::config::{IpNet, Table};
 
+mod websocket;
+
 pub use crate::share::strategy::Strategy;
+pub use websocket::WebSocketConfig;
 
 /// `[broker]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,6 +78,8 @@ pub struct ListenerConfig {
     pub max_connections: usize,
     /// Clients without user name and password may connect.
     pub allow_anonymous: bool,
+    /// `transport = "ws"`: MQTT in WebSocket frames. Nothing: MQTT straight over TCP.
+    pub websocket: Option<Box<WebSocketConfig>>,
 }
 
 impl ListenerConfig {
@@ -85,7 +90,13 @@ impl ListenerConfig {
             trusted_proxies: IpNet::private_and_loopback(),
             max_connections: DEFAULT_MAX_CONNECTIONS,
             allow_anonymous: bind.ip().is_loopback(),
+            websocket: None,
         }
+    }
+
+    /// What stands before `://` in the listener's name.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.websocket.is_some() { "ws" } else { "tcp" }
     }
 }
 
@@ -260,7 +271,7 @@ fn read_listener(t: &mut Table<'_>, anonymous: Option<bool>) -> Option<ListenerC
     if !t.has("bind") {
         t.problem("bind", "an address and port to listen on, such as \"127.0.0.1:1883\"");
     }
-    t.only("transport", "tcp", &["tls", "ws", "wss", "quic"]);
+    let websocket = websocket::read(t);
     t.not_in_this_version("tls");
     t.not_in_this_version("accept_rate");
     let proxy_protocol = t.bool("proxy_protocol").unwrap_or(false);
@@ -273,6 +284,7 @@ fn read_listener(t: &mut Table<'_>, anonymous: Option<bool>) -> Option<ListenerC
         trusted_proxies: trusted.unwrap_or(base.trusted_proxies),
         max_connections: max_connections.unwrap_or(base.max_connections),
         allow_anonymous: own_anonymous.or(anonymous).unwrap_or(base.allow_anonymous),
+        websocket: websocket.map(Box::new),
         ..base
     })
 }

@@ -43,7 +43,7 @@ pub(crate) struct Origin {
     pub(crate) peer: SocketAddr,
     /// The proxy that stands between, if one does.
     pub(crate) via: Option<Box<Via>>,
-    /// `tcp://address:port`.
+    /// `tcp://address:port` or `ws://address:port`.
     pub(crate) listener: Arc<str>,
     pub(crate) allow_anonymous: bool,
 }
@@ -106,10 +106,38 @@ impl End {
         }
     }
 
+    /// For the transport.
+    pub(crate) fn farewell(&self) -> Farewell {
+        match self {
+            Self::Goodbye { .. } | Self::Lost(_) => Farewell::Normal,
+            Self::Shutdown => Farewell::GoingAway,
+            Self::Violation { reason: ReasonCode::PacketTooLarge, .. } => Farewell::TooLarge,
+            Self::Violation { .. } => Farewell::Violation,
+            Self::KeepAlive | Self::TakenOver | Self::Kicked | Self::ConnectTimeout | Self::Refused(..) => {
+                Farewell::Policy
+            }
+        }
+    }
+
     /// Whether the client said good-bye, so that its will is discarded [MQTT-3.1.2-10].
     pub(crate) fn discards_will(&self) -> bool {
         matches!(self, Self::Goodbye { with_will: false })
     }
+}
+
+/// Why the broker closes, in the few words that a transport may have for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Farewell {
+    /// Nothing is wrong.
+    Normal,
+    /// The broker stops.
+    GoingAway,
+    /// The client broke the specification.
+    Violation,
+    /// It sent more than is taken.
+    TooLarge,
+    /// A rule of ours: refused, silent, replaced, kicked.
+    Policy,
 }
 
 /// What a CONNECT still waits for.
@@ -228,6 +256,8 @@ pub(crate) struct Conn {
     pub(crate) closing: bool,
     /// Close it so that the last packet is not lost: the client did not say good-bye, we did.
     pub(crate) linger: bool,
+    /// What the transport says as its last word; the first reason counts.
+    pub(crate) farewell: Option<Farewell>,
     /// Its time to take the last bytes is over.
     pub(crate) killed: bool,
     pub(crate) socket_open: bool,
@@ -272,6 +302,7 @@ impl Conn {
             greeted: false,
             closing: false,
             linger: false,
+            farewell: None,
             killed: false,
             socket_open: true,
             waiter: None,

@@ -39,6 +39,7 @@ impl Worker {
     pub(crate) fn end(&mut self, id: ConnId, end: End) {
         let Some(conn) = self.conn_mut(id) else { return };
         conn.linger |= !matches!(end, End::Goodbye { .. } | End::Lost(_));
+        conn.farewell.get_or_insert_with(|| end.farewell());
         match &mut conn.phase {
             Phase::Connect => {
                 conn.phase = Phase::Over;

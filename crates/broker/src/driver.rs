@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use net::listener::accept;
 use net::proxy_protocol::{self, Command, TrustedProxies};
+use net::ws::Encoder;
 use runtime::clock::Clock;
 use runtime::events::Event;
 use runtime::lifecycle::Shutdown;
@@ -32,6 +34,8 @@ use crate::config::ListenerConfig;
 use crate::connection::{ConnId, Origin, Via};
 use crate::shared::Mail;
 use crate::worker::{Now, Worker};
+
+mod websocket;
 
 /// Bytes of the read buffer that all connections of a worker share.
 const READ_BUFFER: usize = 64 * 1024;
@@ -54,6 +58,8 @@ pub(crate) struct Local {
 
 struct Socket {
     half: OwnedWriteHalf,
+    /// Puts what is written into frames, where the listener speaks WebSocket.
+    frames: Option<Box<Encoder>>,
     /// The kernel's buffer is full: the connection's task waits until it is not.
     blocked: bool,
     broken: bool,
@@ -87,22 +93,31 @@ impl Local {
         f(&mut worker)
     }
 
-    /// Serves a connection from its first byte on; `first` was read behind a PROXY header.
+    /// Serves a connection from its first byte of MQTT on; `first` was read behind a PROXY header.
     fn serve(self: &Rc<Self>, stream: TcpStream, origin: Origin, first: &[u8], permit: Permit) {
-        let (read, half) = stream.into_split();
-        let id = self.with(|w| w.open(origin));
-        {
-            let mut sockets = self.sockets.borrow_mut();
-            let slot = id.slot as usize;
-            if sockets.len() <= slot {
-                sockets.resize_with(slot + 1, || None);
-            }
-            sockets[slot] = Some(Socket { half, blocked: false, broken: false });
-        }
+        let (read, id) = self.open(stream, origin, None);
         if !first.is_empty() {
             self.with(|w| w.received(id, first));
         }
-        spawn_local(Connection { local: Rc::clone(self), id, read, shut: false, _permit: permit });
+        let local = Rc::clone(self);
+        spawn_local(Connection { local, id, read, frames: None, shut: false, _permit: permit });
+    }
+
+    fn open(
+        &self,
+        stream: TcpStream,
+        origin: Origin,
+        frames: Option<Box<Encoder>>,
+    ) -> (OwnedReadHalf, ConnId) {
+        let (read, half) = stream.into_split();
+        let id = self.with(|w| w.open(origin));
+        let mut sockets = self.sockets.borrow_mut();
+        let slot = id.slot as usize;
+        if sockets.len() <= slot {
+            sockets.resize_with(slot + 1, || None);
+        }
+        sockets[slot] = Some(Socket { half, frames, blocked: false, broken: false });
+        (read, id)
     }
 }
 
@@ -115,14 +130,31 @@ impl Drop for Permit {
     }
 }
 
+/// What a listener is called and asks for; a reload changes it for connections to come.
+pub(crate) struct Rules {
+    /// `tcp://address:port` or `ws://address:port`, with the true port.
+    pub(crate) name: Arc<str>,
+    pub(crate) config: ListenerConfig,
+}
+
+impl Rules {
+    pub(crate) fn new(config: ListenerConfig, addr: SocketAddr) -> Self {
+        Self { name: format!("{}://{addr}", config.scheme()).into(), config }
+    }
+}
+
 /// A listener as one worker serves it.
 #[derive(Clone)]
 pub(crate) struct Serving {
-    pub(crate) name: Arc<str>,
-    /// Its rules; a reload changes them for connections to come.
-    pub(crate) config: Arc<ArcSwap<ListenerConfig>>,
+    pub(crate) rules: Arc<ArcSwap<Rules>>,
     pub(crate) connections: Arc<AtomicUsize>,
     pub(crate) stop: Shutdown,
+}
+
+impl Serving {
+    pub(crate) fn name(&self) -> Arc<str> {
+        Arc::clone(&self.rules.load().name)
+    }
 }
 
 /// Accepts until the listener is stopped.
@@ -130,7 +162,7 @@ pub(crate) async fn listen(local: Rc<Local>, listener: std::net::TcpListener, se
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
-            tracing::error!(listener = &*serving.name, %error, "cannot listen");
+            tracing::error!(listener = &*serving.name(), %error, "cannot listen");
             return;
         }
     };
@@ -143,47 +175,75 @@ pub(crate) async fn listen(local: Rc<Local>, listener: std::net::TcpListener, se
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::error!(listener = &*serving.name, %error, "the listener is broken");
+                tracing::error!(listener = &*serving.name(), %error, "the listener is broken");
                 return;
             }
         };
-        let config = serving.config.load();
+        let rules = serving.rules.load();
+        let config = &rules.config;
         let before = serving.connections.fetch_add(1, Ordering::Relaxed);
         let permit = Permit(Arc::clone(&serving.connections));
         if before >= config.max_connections {
-            local.with(|w| w.turn_away(peer, "max_connections"));
+            local.with(|w| w.turn_away(peer, "max_connections", ""));
             continue;
         }
         let origin = Origin {
             peer,
             via: None,
-            listener: Arc::clone(&serving.name),
+            listener: Arc::clone(&rules.name),
             allow_anonymous: config.allow_anonymous,
         };
         // a header is expected from trusted addresses only; whoever comes from elsewhere comes directly, and a header
         // from there is no MQTT packet
-        if config.proxy_protocol && TrustedProxies::new(config.trusted_proxies.clone()).allows(peer.ip()) {
-            spawn_local(behind_proxy(Rc::clone(&local), stream, origin, permit));
+        let header =
+            config.proxy_protocol && TrustedProxies::new(config.trusted_proxies.clone()).allows(peer.ip());
+        if header || config.websocket.is_some() {
+            let arrival = Arrival { stream, origin, permit };
+            spawn_local(arrive(Rc::clone(&local), arrival, Arc::clone(&rules), header));
         } else {
             local.serve(stream, origin, &[], permit);
         }
     }
 }
 
-/// Takes the PROXY header off, then serves.
-async fn behind_proxy(local: Rc<Local>, stream: TcpStream, mut origin: Origin, permit: Permit) {
+/// A connection that has not said its first byte of MQTT.
+struct Arrival {
+    stream: TcpStream,
+    origin: Origin,
+    permit: Permit,
+}
+
+/// Takes off what comes before MQTT, then serves.
+async fn arrive(local: Rc<Local>, mut arrival: Arrival, rules: Arc<Rules>, header: bool) {
+    let since = local.clock.now();
     let mut first = Vec::new();
-    let header = tokio::time::timeout(PROXY_TIMEOUT, proxy_protocol::read_header(&stream, &mut first)).await;
+    if header && !take_proxy_header(&local, &mut arrival, &mut first).await {
+        return;
+    }
+    match &rules.config.websocket {
+        Some(websocket) => {
+            let trusted = TrustedProxies::new(rules.config.trusted_proxies.clone());
+            websocket::open(local, arrival, first, since, websocket, &trusted).await;
+        }
+        None => local.serve(arrival.stream, arrival.origin, &first, arrival.permit),
+    }
+}
+
+/// Reads the PROXY header; `first` is what came behind it. `false`: there is none, and the connection is turned away.
+async fn take_proxy_header(local: &Local, arrival: &mut Arrival, first: &mut Vec<u8>) -> bool {
+    let origin = &mut arrival.origin;
+    let header =
+        tokio::time::timeout(PROXY_TIMEOUT, proxy_protocol::read_header(&arrival.stream, first)).await;
     let header = match header {
         Ok(Ok(header)) => header,
         Ok(Err(error)) => {
             tracing::debug!(peer = %origin.peer, %error, "no PROXY header");
-            local.with(|w| w.turn_away(origin.peer, "proxy_header"));
-            return;
+            local.with(|w| w.turn_away(origin.peer, "proxy_header", ""));
+            return false;
         }
         Err(_) => {
-            local.with(|w| w.turn_away(origin.peer, "proxy_header_timeout"));
-            return;
+            local.with(|w| w.turn_away(origin.peer, "proxy_header_timeout", ""));
+            return false;
         }
     };
     let unique_id = header.unique_id.map(readable);
@@ -193,7 +253,7 @@ async fn behind_proxy(local: Rc<Local>, stream: TcpStream, mut origin: Origin, p
         origin.via = Some(Box::new(Via { address: origin.peer, unique_id }));
         origin.peer = source;
     }
-    local.serve(stream, origin, &first, permit);
+    true
 }
 
 /// An id as text: as it is where it is text, in hexadecimal where it is not.
@@ -214,6 +274,8 @@ struct Connection {
     local: Rc<Local>,
     id: ConnId,
     read: OwnedReadHalf,
+    /// Takes what is read out of frames, where the listener speaks WebSocket.
+    frames: Option<Box<websocket::Incoming>>,
     /// Our side is closed; what still comes is read and forgotten, so that the last packet is not lost to a reset.
     shut: bool,
     _permit: Permit,
@@ -250,23 +312,38 @@ impl Future for Connection {
         }
         for _ in 0..READS_PER_POLL {
             let Some(conn) = worker.conn(this.id) else { return Poll::Ready(()) };
+            let mut most = READ_BUFFER;
             if conn.closing && conn.unsent() == 0 {
                 if !conn.linger {
                     return end(&mut worker, "closed by the broker");
                 }
                 if !this.shut {
-                    this.shut = true;
+                    let farewell = conn.farewell;
                     let mut sockets = local.sockets.borrow_mut();
                     if let Some(Some(socket)) = sockets.get_mut(this.id.slot as usize) {
+                        if socket.say_goodbye(&mut worker, this.id.slot, farewell, cx).is_pending() {
+                            return Poll::Pending;
+                        }
                         let _ = Pin::new(&mut socket.half).poll_shutdown(cx);
                     }
+                    this.shut = true;
                 }
             } else if !worker.wants_read(this.id) {
-                return Poll::Pending;
+                let room = this.frames.as_ref().filter(|_| !conn.closing).map_or(0, |frames| frames.room());
+                if room == 0 {
+                    return Poll::Pending;
+                }
+                most = room;
+            } else if let Some(frames) = &mut this.frames {
+                if frames.hand_over(&mut worker, this.id) {
+                    continue;
+                }
+                if frames.has_ended() {
+                    return end(&mut worker, "closed by the client");
+                }
             }
             let mut buffer = local.buffer.borrow_mut();
-            let mut buf = ReadBuf::new(&mut buffer);
-            let capacity = buf.capacity();
+            let mut buf = ReadBuf::new(buffer.get_mut(..most).unwrap_or_default());
             match Pin::new(&mut this.read).poll_read(cx, &mut buf) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(_)) => {
@@ -275,13 +352,23 @@ impl Future for Connection {
                 }
                 Poll::Ready(Ok(())) if buf.filled().is_empty() => {
                     drop(buffer);
+                    if let Some(frames) = &mut this.frames
+                        && frames.ends()
+                        && !this.shut
+                    {
+                        return Poll::Pending;
+                    }
                     return end(&mut worker, "closed by the client");
                 }
                 Poll::Ready(Ok(())) => {
-                    if !this.shut {
-                        worker.received(this.id, buf.filled());
+                    match &mut this.frames {
+                        _ if this.shut => {}
+                        None => worker.received(this.id, buf.filled()),
+                        Some(frames) => {
+                            frames.received(&local, &mut worker, this.id, buf.filled_mut());
+                        }
                     }
-                    if buf.filled().len() == capacity {
+                    if buf.filled().len() == READ_BUFFER {
                         // there is more: the others first
                         break;
                     }
@@ -299,6 +386,9 @@ fn write_blocked(local: &Local, worker: &mut Worker, id: ConnId, cx: &mut Contex
     let Some(Some(socket)) = sockets.get_mut(id.slot as usize) else { return Ok(()) };
     if socket.broken {
         return Err(io::ErrorKind::BrokenPipe.into());
+    }
+    if socket.blocked && socket.frames.is_some() {
+        return socket.write_frames(worker, id.slot, cx);
     }
     while socket.blocked {
         if worker.unsent(id.slot).is_empty() {
@@ -349,31 +439,41 @@ impl Future for Flush {
 fn flush(worker: &mut Worker, socket: &mut Socket, slot: u32) {
     worker.clean(slot);
     if !socket.blocked && !socket.broken {
-        loop {
-            let unsent = worker.unsent(slot);
-            if unsent.is_empty() {
-                break;
+        if socket.frames.is_some() {
+            if !socket.try_write_frames(worker, slot) {
+                worker.wake_slot(slot);
+                return;
             }
-            match socket.half.try_write(unsent) {
-                Ok(n) => {
-                    worker.written(slot, n);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    socket.blocked = true;
-                    worker.wake_slot(slot);
-                    return;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    socket.broken = true;
-                    worker.wake_slot(slot);
-                    return;
-                }
-            }
+        } else if !socket.try_write(worker, slot) {
+            worker.wake_slot(slot);
+            return;
         }
     }
     if worker.is_closing(slot) {
         worker.wake_slot(slot);
+    }
+}
+
+impl Socket {
+    /// Writes what waits until nothing is left or the socket takes no more. `false`: it is blocked or broken.
+    fn try_write(&mut self, worker: &mut Worker, slot: u32) -> bool {
+        loop {
+            let unsent = worker.unsent(slot);
+            if unsent.is_empty() {
+                return true;
+            }
+            match self.half.try_write(unsent) {
+                Ok(n) => {
+                    worker.written(slot, n);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.blocked = error.kind() == io::ErrorKind::WouldBlock;
+                    self.broken = !self.blocked;
+                    return false;
+                }
+            }
+        }
     }
 }
 
@@ -411,14 +511,14 @@ async fn keep_time(local: Rc<Local>) {
 
 impl Worker {
     /// A connection that is not served at all.
-    fn turn_away(&mut self, peer: std::net::SocketAddr, reason: &str) {
+    fn turn_away(&mut self, peer: SocketAddr, reason: &str, detail: &str) {
         self.metrics.accepted.inc();
         self.metrics.refused.inc();
         self.shared.events.emit(Event::ClientRefused {
             clientid: None,
             peer,
             reason: reason.into(),
-            detail: "".into(),
+            detail: detail.into(),
         });
     }
 }

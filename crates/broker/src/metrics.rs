@@ -52,6 +52,33 @@ impl Drop {
     }
 }
 
+/// How an opening handshake of WebSocket ended; the label `result`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Handshake {
+    /// The connection speaks WebSocket.
+    Accepted = 0,
+    /// It was answered with an error of HTTP.
+    Refused,
+    /// It was not finished in time.
+    TimedOut,
+    /// The peer went away.
+    Closed,
+}
+
+impl Handshake {
+    const ALL: [Self; 4] = [Self::Accepted, Self::Refused, Self::TimedOut, Self::Closed];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Refused => "refused",
+            Self::TimedOut => "timed_out",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 /// What one worker counts. Written by its worker only.
 #[derive(Default)]
 pub(crate) struct WorkerMetrics {
@@ -74,6 +101,8 @@ pub(crate) struct WorkerMetrics {
     pub(crate) shared_redelivered: Counter,
     pub(crate) engine_retries: Counter,
     pub(crate) connections: Gauge,
+    pub(crate) handshakes: [Counter; Handshake::ALL.len()],
+    pub(crate) forwarded_ignored: Counter,
 }
 
 impl WorkerMetrics {
@@ -154,6 +183,16 @@ static SHARED_GROUPS: Desc =
     gauge("tidegate_broker_shared_groups", "Groups of shared subscriptions: share names with a filter");
 static ENGINE_RETRIES: Desc =
     counter("tidegate_broker_engine_retries_total", "Engine operations that were submitted again", &[]);
+static HANDSHAKES: Desc = counter(
+    "tidegate_broker_websocket_handshakes_total",
+    "Opening handshakes on WebSocket listeners, by result",
+    &["result"],
+);
+static FORWARDED_IGNORED: Desc = counter(
+    "tidegate_broker_forwarded_addresses_ignored_total",
+    "WebSocket handshakes whose proxy_address_header held no usable address: the proxy's own counts",
+    &[],
+);
 static CONNECTIONS: Desc = gauge("tidegate_broker_connections", "Open connections of broker listeners");
 static SESSIONS_OFFLINE: Desc =
     gauge("tidegate_broker_sessions_offline", "Sessions that wait for their client");
@@ -194,6 +233,10 @@ impl Collect for BrokerCollector {
         out.sample(&SHARED_REDELIVERED, &[], sum(&|m| m.shared_redelivered.get()));
         out.sample(&SHARED_GROUPS, &[], shared.router.groups() as f64);
         out.sample(&ENGINE_RETRIES, &[], sum(&|m| m.engine_retries.get()));
+        for result in Handshake::ALL {
+            out.sample(&HANDSHAKES, &[result.name()], sum(&|m| m.handshakes[result as usize].get()));
+        }
+        out.sample(&FORWARDED_IGNORED, &[], sum(&|m| m.forwarded_ignored.get()));
         out.sample(&CONNECTIONS, &[], shared.metrics.iter().map(|m| m.connections.get() as f64).sum());
         out.sample(&SESSIONS_OFFLINE, &[], shared.store.len() as f64);
         out.sample(&SUBSCRIPTIONS, &[], shared.router.subscriptions() as f64);

@@ -19,7 +19,7 @@ use runtime::workers::{WorkerId, Workers};
 use tokio::sync::oneshot;
 
 use crate::config::{BrokerConfig, ListenerConfig};
-use crate::driver::{Local, Serving, listen, now};
+use crate::driver::{Local, Rules, Serving, listen, now};
 use crate::metrics::BrokerCollector;
 use crate::recovery;
 use crate::shared::{Mail, Shared};
@@ -143,10 +143,10 @@ impl Broker {
 
     fn serve(&self, config: &ListenerConfig, sockets: Vec<std::net::TcpListener>) {
         let Some(addr) = sockets.first().and_then(|s| s.local_addr().ok()) else { return };
-        let name: Arc<str> = format!("tcp://{addr}").into();
+        let rules = Rules::new(config.clone(), addr);
+        let name = Arc::clone(&rules.name);
         let serving = Serving {
-            name: Arc::clone(&name),
-            config: Arc::new(ArcSwap::from_pointee(config.clone())),
+            rules: Arc::new(ArcSwap::from_pointee(rules)),
             connections: Arc::new(AtomicUsize::new(0)),
             stop: Shutdown::new(),
         };
@@ -199,7 +199,7 @@ impl Broker {
                         let sockets = bind_group(listener.bind, self.0.context.workers.len())?;
                         added.push((listener.clone(), sockets));
                     }
-                    Some(bound) if **bound.serving.config.load() != *listener => {
+                    Some(bound) if bound.serving.rules.load().config != *listener => {
                         changed.push(listener.clone());
                     }
                     Some(_) => {}
@@ -215,7 +215,12 @@ impl Broker {
         for listener in changed {
             changes.push(format!("broker listener {} has new settings", listener.bind));
             if let Some(bound) = listeners.get(&listener.bind) {
-                bound.serving.config.store(Arc::new(listener));
+                let rules = Rules::new(listener, bound.addr);
+                let (old, new) = (bound.serving.name(), Arc::clone(&rules.name));
+                bound.serving.rules.store(Arc::new(rules));
+                if old != new {
+                    self.rename(old, new, bound.addr);
+                }
             }
         }
         let gone: Vec<SocketAddr> = listeners
@@ -226,9 +231,10 @@ impl Broker {
         for bound in gone.iter().filter_map(|bind| listeners.remove(bind)) {
             bound.serving.stop.begin("removed");
             changes.push(format!("broker listener {} accepts no more", bound.addr));
-            self.0.context.readiness.remove(&format!("listener {}", bound.serving.name));
+            let name = bound.serving.name();
+            self.0.context.readiness.remove(&format!("listener {name}"));
             self.0.context.events.emit(Event::ListenerStopped {
-                listener: bound.serving.name,
+                listener: name,
                 bind: bound.addr,
                 reason: "removed".into(),
             });
@@ -241,6 +247,15 @@ impl Broker {
             changes.push("broker limits are changed for what comes from now on".to_owned());
         }
         Ok(changes)
+    }
+
+    /// A listener goes on under another name: its transport has changed.
+    fn rename(&self, old: Arc<str>, new: Arc<str>, bind: SocketAddr) {
+        self.0.context.readiness.remove(&format!("listener {old}"));
+        self.0.context.readiness.set(&format!("listener {new}"), true);
+        let reason = "transport changed".into();
+        self.0.context.events.emit(Event::ListenerStopped { listener: old, bind, reason });
+        self.0.context.events.emit(Event::ListenerStarted { listener: new, bind });
     }
 
     /// Stops accepting, says good-bye to every client, writes every durable session back; waits at most `deadline`.

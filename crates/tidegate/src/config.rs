@@ -227,6 +227,8 @@ fn data_dir(written: Option<PathBuf>, folder: Option<&Path>) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use broker::config::WebSocketConfig;
+
     use super::*;
 
     fn parse(text: &str) -> Result<Config, Vec<String>> {
@@ -249,6 +251,7 @@ mod tests {
         let file = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/tidegate.toml"));
         let config = load(Some(file)).unwrap();
         let broker = config.broker.unwrap();
+        let broker_listeners = broker.listeners.clone();
         // those whose comment says another default
         let defaults = BrokerConfig {
             max_session_expiry: broker.max_session_expiry,
@@ -257,6 +260,15 @@ mod tests {
             ..BrokerConfig::default()
         };
         assert_eq!(BrokerConfig { listeners: defaults.listeners.clone(), ..broker }, defaults);
+        let web = broker_listeners[1].websocket.as_deref().unwrap();
+        let headers = (web.proxy_address_header.clone(), web.proxy_port_header.clone());
+        let defaults = WebSocketConfig {
+            max_frame_size: Some(u64::from(defaults.max_packet_size) + 65_536),
+            proxy_address_header: headers.0,
+            proxy_port_header: headers.1,
+            ..WebSocketConfig::default()
+        };
+        assert_eq!(*web, defaults);
         let gateway = config.gateway.unwrap();
         let smallest = "[[gateway.listeners]]\nbind = \"127.0.0.1:1880\"\nupstream = \"brokers\"\n[[gateway.upstreams]]\n\
                         name = \"brokers\"\nservers = [{ address = \"a:1\" }, { address = \"b:1\" }]\n";
@@ -337,7 +349,7 @@ mod tests {
     #[test]
     fn what_a_later_version_brings_is_not_taken_for_a_misspelling() {
         let problems = parse(
-            "[broker]\npassword_file = \"u\"\n[[broker.listeners]]\nbind = \"127.0.0.1:1\"\ntransport = \"ws\"\ntls = {}\n",
+            "[broker]\npassword_file = \"u\"\n[[broker.listeners]]\nbind = \"127.0.0.1:1\"\ntransport = \"wss\"\ntls = {}\n",
         )
         .unwrap_err();
         assert_eq!(problems.len(), 3, "{problems:#?}");

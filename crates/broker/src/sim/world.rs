@@ -96,6 +96,11 @@ impl World {
         Self { clock, hand, rng, shared, workers, ports, mailboxes, engine, wires, next_tick, config }
     }
 
+    /// Gives away the first worker, for sockets that are real.
+    pub(crate) fn take_worker(&mut self) -> (Worker, Receiver<Mail>, Clock) {
+        (self.workers.remove(0), self.mailboxes.remove(0), self.clock.clone())
+    }
+
     /// The process dies between two steps and starts again over the same engine. Every connection is gone.
     pub(crate) fn crash(&mut self) {
         self.engine.forget_ports();

@@ -130,6 +130,18 @@ impl<'a> Table<'a> {
         })
     }
 
+    /// A choice of the contract of which this version has some: the `later` ones are told apart from a misspelling.
+    pub fn choice_so_far<T: Clone>(&mut self, key: &str, choices: &[(&str, T)], later: &[&str]) -> Option<T> {
+        if let Some(Value::String(written)) = self.node.entry(key).map(|entry| &entry.node.value)
+            && later.contains(&written.as_str())
+        {
+            let quoted: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+            self.problem(key, format!("not in this version; allowed: {}", quoted.join(", ")));
+            return None;
+        }
+        self.choice(key, choices)
+    }
+
     /// A choice of the contract of which this version has one: the others are told apart from a misspelling.
     pub fn only(&mut self, key: &str, here: &str, later: &[&str]) {
         let Some(value) = self.string(key) else { return };

@@ -20,3 +20,4 @@ mod publish_and_subscribe;
 mod reload;
 mod second_signal;
 mod walkthrough;
+mod websocket;

@@ -16,6 +16,7 @@ use mqtt::{PacketId, QoS, ReasonCode, Version};
 use socket2::{Domain, Socket, Type};
 
 use super::DEADLINE;
+use super::frames::Frames;
 
 /// A connection of a device.
 pub(crate) struct Device {
@@ -23,6 +24,8 @@ pub(crate) struct Device {
     version: Version,
     buffer: Vec<u8>,
     ids: u16,
+    /// The connection speaks WebSocket.
+    frames: Option<Frames>,
 }
 
 /// A CONNECT with nothing unusual in it.
@@ -88,7 +91,32 @@ impl Device {
         let stream = TcpStream::from(socket);
         stream.set_nodelay(true).expect("a socket option");
         stream.set_read_timeout(Some(DEADLINE)).expect("a socket option");
-        Self { stream, version: Version::V311, buffer: Vec::new(), ids: 0 }
+        Self { stream, version: Version::V311, buffer: Vec::new(), ids: 0, frames: None }
+    }
+
+    /// A WebSocket at the path `/mqtt`, nothing more.
+    #[track_caller]
+    pub(crate) fn dial_ws(to: SocketAddr) -> Self {
+        Self::dial_ws_from(Ipv4Addr::LOCALHOST.into(), to)
+    }
+
+    /// The same from an address of the device's own.
+    #[track_caller]
+    pub(crate) fn dial_ws_from(from: IpAddr, to: SocketAddr) -> Self {
+        let mut device = Self::dial_from(from, to);
+        device.frames = Some(Frames::open(&mut device.stream, &mut device.buffer));
+        device
+    }
+
+    /// Frames, where the device speaks WebSocket.
+    pub(crate) fn frames(&mut self) -> &mut Frames {
+        self.frames.as_mut().expect("a device over WebSocket")
+    }
+
+    /// Sends bytes that are frames already.
+    #[track_caller]
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("an open connection");
     }
 
     /// Connects and is let in.
@@ -143,7 +171,10 @@ impl Device {
     /// Sends any bytes.
     #[track_caller]
     pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).expect("an open connection");
+        match &self.frames {
+            Some(_) => self.send_raw(&Frames::binary(bytes)),
+            None => self.send_raw(bytes),
+        }
     }
 
     /// The next packet, or `None` at the end of the connection.
@@ -163,7 +194,10 @@ impl Device {
             let mut chunk = [0; 16 * 1024];
             match self.stream.read(&mut chunk) {
                 Ok(0) => return None,
-                Ok(count) => self.buffer.extend_from_slice(&chunk[..count]),
+                Ok(count) => match &mut self.frames {
+                    Some(frames) => frames.take(&mut chunk[..count], &mut self.buffer),
+                    None => self.buffer.extend_from_slice(&chunk[..count]),
+                },
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
                 Err(error) => panic!("no packet within {DEADLINE:?}: {error} ({at})"),
             }

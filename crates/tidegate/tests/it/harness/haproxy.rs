@@ -20,12 +20,18 @@ impl Haproxy {
     /// Starts one that passes everything to `to`, with `option` on its server line (`send-proxy`, `send-proxy-v2`).
     #[track_caller]
     pub(crate) fn start(to: SocketAddr, option: &str) -> Self {
+        Self::in_mode("mode tcp", to, option)
+    }
+
+    /// The same in another mode, with further lines for `defaults`.
+    #[track_caller]
+    pub(crate) fn in_mode(mode: &str, to: SocketAddr, option: &str) -> Self {
         let address = own();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = folder.path().join("haproxy.cfg");
         let lines = format!(
             "global\n    log stderr format raw local0\n    maxconn 200\n\
-             defaults\n    mode tcp\n    timeout connect 5s\n    timeout client 60s\n    timeout server 60s\n\
+             defaults\n    {mode}\n    timeout connect 5s\n    timeout client 60s\n    timeout server 60s\n\
              listen front\n    bind {address}:{GATE}\n    source {address}\n    server gateway {to} {option}\n"
         );
         std::fs::write(&file, lines).expect("the file is written");

@@ -7,10 +7,12 @@
 pub(crate) mod address;
 pub(crate) mod device;
 pub(crate) mod fleet;
+pub(crate) mod frames;
 pub(crate) mod haproxy;
 pub(crate) mod http;
 pub(crate) mod lines;
 pub(crate) mod mosquitto;
+pub(crate) mod nginx;
 pub(crate) mod paho;
 pub(crate) mod process;
 pub(crate) mod server;

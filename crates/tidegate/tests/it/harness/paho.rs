@@ -34,8 +34,15 @@ impl Paho {
     /// A client that is not connected yet. `protocol` is 3, 4 or 5.
     #[track_caller]
     pub(crate) fn new(clientid: &str, protocol: u8, clean: bool) -> Self {
+        Self::over("tcp", clientid, protocol, clean)
+    }
+
+    /// The same over `tcp` or `websockets`, at the path `/mqtt`.
+    #[track_caller]
+    pub(crate) fn over(transport: &str, clientid: &str, protocol: u8, clean: bool) -> Self {
         let mut command = Command::new("python3");
-        command.args(["-u", "-c", SCRIPT, clientid, &protocol.to_string(), &clean.to_string()]);
+        let (protocol, clean) = (protocol.to_string(), clean.to_string());
+        command.args(["-u", "-c", SCRIPT, clientid, &protocol, &clean, transport]);
         let mut process = Process::start_with(&format!("paho {clientid}"), command.stdin(Stdio::piped()));
         let input = process.input();
         let paho = Self { process, input, read: Cell::new(0) };

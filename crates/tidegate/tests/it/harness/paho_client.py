@@ -41,12 +41,14 @@ def made(kind, values):
 
 
 client_id, protocol, clean = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "true"
+transport = sys.argv[4] if len(sys.argv) > 4 else "tcp"
 client = mqtt.Client(
     mqtt.CallbackAPIVersion.VERSION2,
     client_id=client_id,
     protocol=protocol,
     clean_session=None if protocol == 5 else clean,
     reconnect_on_failure=False,
+    transport=transport,
 )
 
 
