@@ -32,7 +32,8 @@ pub struct Connection {
     pub server_address: String,
     /// The local address of the connection to the server: what the server sees as its TCP peer.
     pub local_address: String,
-    /// Why this server: `hash`, `pin`, `round_robin`, `least_connections`, `random_two`, `source_ip`, `failover` ...
+    /// Why this server: `hash`, `pin`, `round_robin`, `least_connections`, `random`, `random_two`, `source_ip`, `failover`,
+    /// `overflow`, `backup`.
     pub chosen_by: String,
     /// When it was accepted, RFC 3339.
     pub connected_at: String,
@@ -53,6 +54,15 @@ pub struct Upstream {
     pub hash: String,
     /// Pins held now.
     pub pins: usize,
+    /// Connections that may wait while all servers have their `max_conns`; 0: none.
+    #[serde(default)]
+    pub queue: usize,
+    /// Connections that wait now.
+    #[serde(default)]
+    pub queued: usize,
+    /// Connections that waited ever.
+    #[serde(default)]
+    pub queued_total: u64,
     /// Its servers in the order of the configuration.
     pub servers: Vec<Server>,
 }
@@ -66,7 +76,13 @@ pub struct Server {
     pub address: String,
     /// Share of new devices relative to the others.
     pub weight: u32,
-    /// `up`, `draining` or `down`.
+    /// Whether it is used only when none of the others can take a connection.
+    #[serde(default)]
+    pub backup: bool,
+    /// Connections it may have at a time; 0: no limit.
+    #[serde(default)]
+    pub max_conns: u32,
+    /// `up`, `unavailable` (connections to it failed), `draining` (by an operator) or `down` (by the configuration).
     pub state: String,
     /// Connections now.
     pub connections: u64,
@@ -74,6 +90,15 @@ pub struct Server {
     pub connections_total: u64,
     /// Connects that failed or timed out.
     pub fails: u64,
+    /// How often it became unavailable.
+    #[serde(default)]
+    pub unavailable_total: u64,
+    /// How long it was unavailable in total, in milliseconds.
+    #[serde(default)]
+    pub downtime_ms: u64,
+    /// How long it took to connect to it, on the average of all connections, in microseconds.
+    #[serde(default)]
+    pub connect_us: u64,
     /// Bytes sent to it.
     pub bytes_in: u64,
     /// Bytes received from it.

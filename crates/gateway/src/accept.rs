@@ -1,18 +1,19 @@
 //! From accept(2) to a server: the journey of a connection before its bytes are relayed.
 //!
-//! PROXY header (from trusted addresses only) → names in CONNECT → [`crate::route`] → connect, the next
-//! server where one fails → PROXY header and all bytes read so far in one write → [`splice`](crate::splice).
+//! Access list → PROXY header (from trusted addresses only) → names in CONNECT → [`crate::route`] → a place in the
+//! [`queue`](crate::queue) where no server has one → connect, the next server where one fails → PROXY header and all
+//! bytes read so far in one write → [`splice`](crate::splice).
 //! Every step has a bound in bytes and time; every refusal has its word, its counter and, where MQTT has one, its
 //! answer.
 
 use std::cell::{Cell, OnceCell};
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -21,19 +22,23 @@ use mqtt::Version;
 use net::proxy_protocol::{self, Header, Parsed, ReadError, TLV_UNIQUE_ID, Tlv, TrustedProxies};
 use runtime::events::Event;
 use runtime::metrics::PerWorker;
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
+use crate::access;
 use crate::config::{ListenerConfig, ProxyOut};
 use crate::error::{End, Refusal};
+use crate::health::Change;
+use crate::limits::{Addresses, Rate, Seldom};
 use crate::metrics::ListenerStats;
 use crate::preread::{Preread, Seen};
-use crate::route::{self, Balance, Names, Request};
+use crate::route::{self, Balance, ChosenBy, Names, Plan, Request};
+use crate::server::{Reached, Server, Slot};
 use crate::session_log::{self, Id, Patience, Session, Where, Who};
 use crate::splice::Relay;
-use crate::upstream::{Reached, Server, Upstream};
+use crate::upstream::{Chosen, Upstream};
 use crate::worker::{Arriving, Worker};
 
 /// After a refusal with an answer: how long the client has to take it and close.
@@ -41,8 +46,8 @@ const LINGER_TIME: Duration = Duration::from_secs(1);
 /// And how many of its bytes are read and thrown away meanwhile: unread bytes would make the kernel reset the
 /// connection, and the answer could be lost.
 const LINGER_BYTES: usize = 64 * 1024;
-/// What can come in floods (too many connections, no descriptors) is reported once in so long; all is counted.
-const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// Who stands first in a queue looks this often by itself.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A listener on all workers. A reload that keeps its address changes its policy only.
 pub(crate) struct Listener {
@@ -57,8 +62,11 @@ pub(crate) struct Listener {
     pub(crate) policy: ArcSwap<Policy>,
     pub(crate) stats: PerWorker<ListenerStats>,
     open: AtomicU32,
+    by_address: Addresses,
     rate: Rate,
-    reports: Seldom,
+    pauses: Seldom,
+    /// Of each refusal that can come in floods.
+    reports: [Seldom; Refusal::NAMES.len()],
     since: Instant,
 }
 
@@ -86,8 +94,10 @@ impl Listener {
             policy: ArcSwap::from_pointee(policy),
             stats: PerWorker::new(workers, ListenerStats::default),
             open: AtomicU32::new(0),
+            by_address: Addresses::default(),
             rate: Rate::default(),
-            reports: Seldom::default(),
+            pauses: Seldom::default(),
+            reports: Default::default(),
             since: now,
         }
     }
@@ -101,7 +111,12 @@ impl Listener {
     fn enter(self: &Arc<Self>, max: u32) -> Option<Open> {
         let more = |open: u32| (open < max).then(|| open + 1);
         self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Open { listener: Arc::clone(self) })
+        Some(Open { listener: Arc::clone(self), address: None })
+    }
+
+    /// Whether this refusal is to be told of: one that can come in floods is now and then.
+    fn tells(&self, refusal: &Refusal, now: u64) -> bool {
+        !refusal.floods() || self.reports.get(refusal.index()).is_some_and(|reports| reports.now(now))
     }
 
     pub(crate) fn nanos(&self, now: Instant) -> u64 {
@@ -112,43 +127,34 @@ impl Listener {
 /// A connection's place at its listener.
 pub(crate) struct Open {
     pub(crate) listener: Arc<Listener>,
+    /// Under which address it is counted, if it is. Boxed: few are, and every connection would carry it.
+    address: Option<Box<IpAddr>>,
+}
+
+impl Open {
+    /// Asks the access list and the limit for one address.
+    fn let_in(&mut self, policy: &Policy, address: IpAddr) -> Result<(), Refusal> {
+        let config = &policy.config;
+        if !access::allows(&config.access, address) {
+            return Err(Refusal::AccessDenied);
+        }
+        let max = config.max_connections_per_address;
+        if max > 0 {
+            if !self.listener.by_address.enter(address, max) {
+                return Err(Refusal::AddressLimit);
+            }
+            self.address = Some(Box::new(address));
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
+        if let Some(address) = &self.address {
+            self.listener.by_address.leave(**address);
+        }
         self.listener.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A rate with a burst of one second's worth, shared by all workers (the generic cell rate algorithm: the time at
-/// which the next one is due, if all came evenly).
-#[derive(Debug, Default)]
-struct Rate(AtomicU64);
-
-impl Rate {
-    /// Whether one more is within the rate. `now` in nanoseconds.
-    fn allows(&self, per_second: f64, now: u64) -> bool {
-        const SECOND: f64 = 1e9;
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // both are within 0.2 and 4e18
-        let (interval, burst) = ((SECOND / per_second) as u64, SECOND.max(SECOND / per_second) as u64);
-        let next = |due: u64| {
-            let due = due.max(now).saturating_add(interval);
-            (due <= now.saturating_add(burst)).then_some(due)
-        };
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
-    }
-}
-
-/// Says yes at most once in [`REPORT_EVERY`].
-#[derive(Debug, Default)]
-pub(crate) struct Seldom(AtomicU64);
-
-impl Seldom {
-    /// `now` in milliseconds.
-    pub(crate) fn now(&self, now: u64) -> bool {
-        let next = now.saturating_add(u64::try_from(REPORT_EVERY.as_millis()).unwrap_or(u64::MAX));
-        let later = |due: u64| (due <= now).then_some(next);
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later).is_ok()
     }
 }
 
@@ -159,7 +165,7 @@ pub(crate) async fn listen(worker: Rc<Worker>, listener: Arc<Listener>, socket: 
             if let Some(stats) = listener.stats.get(worker.id) {
                 stats.pauses.inc();
             }
-            if listener.reports.now(worker.clock.unix_millis()) {
+            if listener.pauses.now(worker.clock.unix_millis()) {
                 tracing::warn!(listener = %listener.name, %error, "accepting pauses");
             }
         };
@@ -179,14 +185,15 @@ fn admit(worker: &Rc<Worker>, listener: &Arc<Listener>, stream: TcpStream, from:
     }
     let policy = listener.policy.load_full();
     let now = worker.clock.now();
-    let Some(open) = listener.enter(policy.config.max_connections) else {
-        let refusal = Refusal::MaxConnections;
-        count(worker, listener, &refusal);
-        if listener.reports.now(worker.clock.unix_millis()) {
-            session_log::refused(&worker.events, listener, from, &refusal);
-        }
-        return;
+    let Some(mut open) = listener.enter(policy.config.max_connections) else {
+        return report(worker, listener, from, &Refusal::MaxConnections);
     };
+    // Behind a balancer the address is in its header.
+    if !policy.config.proxy_protocol
+        && let Err(refusal) = open.let_in(&policy, from.ip())
+    {
+        return report(worker, listener, from, &refusal);
+    }
     let in_time =
         policy.config.accept_rate.is_none_or(|rate| listener.rate.allows(rate, listener.nanos(now)));
     let device = Device {
@@ -220,22 +227,25 @@ struct Device {
 /// The names in a CONNECT, cut loose; `None` where the stream is not MQTT.
 type OwnNames = Option<(Arc<str>, Option<Arc<str>>)>;
 
-async fn serve(arriving: Arriving, open: Open, policy: Arc<Policy>, mut device: Device, in_time: bool) {
+async fn serve(arriving: Arriving, mut open: Open, policy: Arc<Policy>, mut device: Device, in_time: bool) {
     let worker = Rc::clone(&arriving.0);
     let journey = async {
         let mut policy = policy;
-        let mut names = arrive(&worker, &policy, &mut device).await?;
-        // A reload may have come meanwhile. What holds now sends it on: servers of before take no more connections.
-        let latest = open.listener.policy.load_full();
-        if !Arc::ptr_eq(&policy, &latest) {
-            policy = latest;
-            names = within(&policy, read_names(&worker, &policy, &mut device)).await?;
+        let mut names = arrive(&worker, &policy, &mut open, &mut device).await?;
+        loop {
+            // A reload may have come meanwhile. What holds now sends it on: servers of before take no more connections.
+            let latest = open.listener.policy.load_full();
+            if !Arc::ptr_eq(&policy, &latest) {
+                policy = latest;
+                names = within(&policy, read_names(&worker, &policy, &mut device)).await?;
+            }
+            if !in_time {
+                return Err(Refusal::ConnectionRate);
+            }
+            if let Some(sent) = dispatch(&worker, &open.listener, &policy, &device, &names).await? {
+                return Ok((policy, names, sent));
+            }
         }
-        if !in_time {
-            return Err(Refusal::ConnectionRate);
-        }
-        let sent = dispatch(&worker, &open.listener, &policy, &device, &names).await?;
-        Ok((policy, names, sent))
     };
     let outcome = tokio::select! {
         outcome = journey => outcome,
@@ -248,7 +258,12 @@ async fn serve(arriving: Arriving, open: Open, policy: Arc<Policy>, mut device: 
 }
 
 /// Reads until it is known who the device is.
-async fn arrive(worker: &Worker, policy: &Policy, device: &mut Device) -> Result<OwnNames, Refusal> {
+async fn arrive(
+    worker: &Worker,
+    policy: &Policy,
+    open: &mut Open,
+    device: &mut Device,
+) -> Result<OwnNames, Refusal> {
     let reading = async {
         let trusted = policy.config.proxy_protocol && policy.trusted.allows(device.via.ip());
         if trusted {
@@ -257,6 +272,9 @@ async fn arrive(worker: &Worker, policy: &Policy, device: &mut Device) -> Result
             if let (Some(source), destination) = (header.source, header.destination) {
                 (device.peer, device.destination) = (source, destination);
             }
+        }
+        if policy.config.proxy_protocol {
+            open.let_in(policy, device.peer.ip())?;
         }
         let names = read_names(worker, policy, device).await?;
         let stranger = names.is_none() && policy.config.proxy_protocol && !trusted;
@@ -328,14 +346,14 @@ struct Sent {
     to: Where,
 }
 
-/// Finds a server that takes the device.
+/// Finds a server that takes the device. `None`: another policy came in force while it waited.
 async fn dispatch(
     worker: &Worker,
     listener: &Listener,
-    policy: &Policy,
+    policy: &Arc<Policy>,
     device: &Device,
     names: &OwnNames,
-) -> Result<Sent, Refusal> {
+) -> Result<Option<Sent>, Refusal> {
     let upstream = &*policy.upstream;
     let connect =
         names.as_ref().map(|(client_id, username)| Names { client_id, username: username.as_deref() });
@@ -349,32 +367,145 @@ async fn dispatch(
     }
     let id = worker.next_id();
     let mut tried = Vec::new();
+    // Time in the queue is not counted.
+    let mut looking = Duration::ZERO;
     while tried.len() < upstream.config.tries {
-        let Some((index, chosen_by, slot)) = upstream.choose(&plan, &tried, worker.draws(), worker.id) else {
-            break;
+        let search = Search { worker, listener, policy, device, plan: &plan, tried: &tried };
+        let began = worker.clock.now();
+        let (index, chosen_by, slot) = match search.look(began) {
+            Looked::Found(index, chosen_by, slot) => (index, chosen_by, slot),
+            Looked::Nobody => break,
+            Looked::Full if upstream.config.queue == 0 => return Err(Refusal::ServersFull),
+            // boxed: few connections wait, and every connection on its way would carry this future
+            Looked::Full => match Box::pin(search.wait()).await? {
+                Some(found) => found,
+                None => return Ok(None),
+            },
         };
-        match open(upstream, &slot.server, device, id).await {
+        let began = worker.clock.now();
+        let outcome = open(upstream, &slot.server, device, id).await;
+        let now = worker.clock.now();
+        let took = now.saturating_duration_since(began);
+        match outcome {
             Ok((stream, server_address)) => {
                 // It took the bytes and is gone already where it has no address: the device comes again.
                 let local_address = stream.local_addr().map_err(|_| Refusal::ServersFailed)?;
                 if let Some(stats) = slot.stats() {
                     stats.made.inc();
+                    stats.connect_nanos.add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
                 }
+                tell(worker, &slot.server, upstream.succeeded(index, now));
                 upstream.remember(&plan, chosen_by, &slot.server);
                 let no_key = plan.no_key;
                 let to = Where { slot, server_address, local_address, chosen_by, no_key };
-                return Ok(Sent { id, stream, to });
+                return Ok(Some(Sent { id, stream, to }));
             }
             Err(error) => {
                 if is_ours(&error) {
                     return Err(Refusal::NoDescriptors);
                 }
-                failed(worker, &slot.server, &error);
+                failed(worker, upstream, index, &slot.server, &error);
                 tried.push(index);
+                looking += took;
+                if upstream.config.tries_timeout.is_some_and(|most| looking >= most) {
+                    break;
+                }
             }
         }
     }
     Err(if tried.is_empty() { Refusal::NoServer } else { Refusal::ServersFailed })
+}
+
+/// The search for a server, from one connection's point of view.
+struct Search<'a> {
+    worker: &'a Worker,
+    listener: &'a Listener,
+    policy: &'a Arc<Policy>,
+    device: &'a Device,
+    plan: &'a Plan<'a>,
+    tried: &'a [usize],
+}
+
+enum Looked {
+    Found(usize, ChosenBy, Slot),
+    Full,
+    Nobody,
+}
+
+impl Search<'_> {
+    /// Looks once, and does not overtake those who wait.
+    fn look(&self, now: Instant) -> Looked {
+        if self.policy.upstream.config.queue > 0 && self.policy.upstream.queue.waiting() > 0 {
+            return Looked::Full;
+        }
+        self.choose(now)
+    }
+
+    fn choose(&self, now: Instant) -> Looked {
+        let draws = self.worker.draws();
+        match self.policy.upstream.choose(self.plan, self.tried, draws, self.worker.id, now) {
+            Chosen::Server { index, why, slot } => Looked::Found(index, why, slot),
+            Chosen::Full => Looked::Full,
+            Chosen::Nobody => Looked::Nobody,
+        }
+    }
+
+    /// Waits in the upstream's line. `None`: another policy is in force.
+    async fn wait(&self) -> Result<Option<(usize, ChosenBy, Slot)>, Refusal> {
+        let config = &self.policy.upstream.config;
+        let ticket = self.policy.upstream.queue.join(config.queue).ok_or(Refusal::QueueFull)?;
+        let deadline = self.worker.clock.now() + config.queue_timeout;
+        let mut leaves = std::pin::pin!(leaves(&self.device.stream));
+        loop {
+            if !Arc::ptr_eq(self.policy, &*self.listener.policy.load()) {
+                return Ok(None);
+            }
+            let now = self.worker.clock.now();
+            if ticket.may_look() {
+                match self.choose(now) {
+                    Looked::Found(index, why, slot) => {
+                        ticket.served();
+                        return Ok(Some((index, why, slot)));
+                    }
+                    Looked::Full => ticket.again(),
+                    Looked::Nobody if self.tried.is_empty() => return Err(Refusal::NoServer),
+                    Looked::Nobody => return Err(Refusal::ServersFailed),
+                }
+            }
+            if now >= deadline {
+                return Err(Refusal::QueueTimeout);
+            }
+            let next_look = deadline.min(now + LOOK_EVERY);
+            tokio::select! {
+                () = ticket.called() => {}
+                () = tokio::time::sleep_until(next_look.into()) => {}
+                () = &mut leaves => return Err(Refusal::ClosedEarly),
+            }
+        }
+    }
+}
+
+/// Returns when the device closes; never, if it says more first: what it said would have to be read to see behind it.
+async fn leaves(stream: &TcpStream) {
+    let gone = matches!(stream.ready(Interest::READABLE).await, Ok(ready) if ready.is_read_closed());
+    if !gone {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Tells that a server went or came back.
+fn tell(worker: &Worker, server: &Server, change: Change) {
+    let (from, to) = match change {
+        Change::None => return,
+        Change::Unavailable => ("up", "unavailable"),
+        Change::Available => ("unavailable", "up"),
+    };
+    worker.events.emit(Event::ServerStateChanged {
+        upstream: Arc::clone(&server.upstream),
+        server: Arc::clone(&server.name),
+        from: from.into(),
+        to: to.into(),
+    });
 }
 
 /// Connects to a server and writes the PROXY header and what the device sent so far, in one write.
@@ -431,12 +562,12 @@ fn is_ours(error: &io::Error) -> bool {
 }
 
 /// Counts a server's failure, and reports it, though not for each of a thousand devices in the same second.
-fn failed(worker: &Worker, server: &Server, error: &io::Error) {
+fn failed(worker: &Worker, upstream: &Upstream, index: usize, server: &Server, error: &io::Error) {
     let text: Arc<str> = match error.kind() {
         io::ErrorKind::TimedOut => "no connection within connect_timeout".into(),
         _ => error.to_string().into(),
     };
-    server.failed(worker.id, Arc::clone(&text));
+    let change = upstream.failed(index, worker.id, Arc::clone(&text), worker.clock.now());
     if server.reports.now(worker.clock.unix_millis()) {
         worker.events.emit(Event::UpstreamFailed {
             upstream: Arc::clone(&server.upstream),
@@ -444,6 +575,7 @@ fn failed(worker: &Worker, server: &Server, error: &io::Error) {
             error: text,
         });
     }
+    tell(worker, server, change);
 }
 
 /// Hands the pair over to its relay. The journey's own task ends, and its memory with it.
@@ -489,10 +621,17 @@ fn count(worker: &Worker, listener: &Listener, refusal: &Refusal) {
     }
 }
 
+/// Counts a refusal, and tells of it.
+fn report(worker: &Worker, listener: &Listener, peer: SocketAddr, refusal: &Refusal) {
+    count(worker, listener, refusal);
+    if listener.tells(refusal, worker.clock.unix_millis()) {
+        session_log::refused(&worker.events, listener, peer, refusal);
+    }
+}
+
 /// Counts, reports, answers where MQTT has an answer, and closes.
 async fn refuse(worker: &Worker, listener: &Listener, mut device: Device, refusal: &Refusal) {
-    count(worker, listener, refusal);
-    session_log::refused(&worker.events, listener, device.peer, refusal);
+    report(worker, listener, device.peer, refusal);
     let answer = refusal.answer(device.version);
     if answer.is_empty() {
         return;
@@ -528,31 +667,5 @@ mod tests {
             size_of::<F>()
         }
         assert!(future(serve) <= 2_048, "{}", future(serve));
-    }
-
-    #[test]
-    fn a_rate_lets_a_seconds_worth_through_at_once_and_then_evenly() {
-        let rate = Rate::default();
-        let passed = (0..100).filter(|_| rate.allows(10.0, 5_000_000_000)).count();
-        assert_eq!(passed, 10);
-        assert!(!rate.allows(10.0, 5_050_000_000));
-        assert!(rate.allows(10.0, 5_100_000_000));
-        assert!(!rate.allows(10.0, 5_150_000_000));
-        assert_eq!((0..100).filter(|_| rate.allows(10.0, 90_000_000_000)).count(), 10);
-    }
-
-    #[test]
-    fn a_slow_rate_lets_one_through_at_a_time() {
-        let rate = Rate::default();
-        let per_second = 1.0 / 60.0;
-        assert!(rate.allows(per_second, 1));
-        assert!(!rate.allows(per_second, 59_000_000_000));
-        assert!(rate.allows(per_second, 60_000_000_002));
-    }
-
-    #[test]
-    fn seldom_is_once_in_its_time() {
-        let reports = Seldom::default();
-        assert!(reports.now(0) && !reports.now(10) && !reports.now(999) && reports.now(1_000));
     }
 }

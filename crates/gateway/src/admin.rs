@@ -1,6 +1,7 @@
 //! What operators ask of a running gateway: [`GatewayAdmin`] answered from the workers' lists and the upstreams.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::Answer;
 use api::gateway::{
@@ -12,8 +13,10 @@ use runtime::events::Event;
 use runtime::metrics::Counter;
 use tokio::sync::oneshot;
 
+use crate::config::ServerConfig;
+use crate::server::{Server, State};
 use crate::sticky::{Origin, PinsFull};
-use crate::upstream::{Server, State, Upstream};
+use crate::upstream::Upstream;
 use crate::worker::{Command, Row};
 use crate::{Gateway, metrics::ServerStats};
 
@@ -68,6 +71,9 @@ impl Gateway {
         if server.state() != State::Removed {
             let before = server.set_state(state);
             if before != state {
+                if state == State::Up {
+                    upstream.enabled(index, self.0.context.clock.now());
+                }
                 self.0.context.events.emit(Event::ServerStateChanged {
                     upstream: Arc::clone(&server.upstream),
                     server: Arc::clone(&server.name),
@@ -76,21 +82,34 @@ impl Gateway {
                 });
             }
         }
-        let weight = upstream.config.servers.get(index).map_or(0, |config| config.weight);
-        Ok(describe(server, weight))
+        Ok(describe(server, upstream.config.servers.get(index), self.0.context.clock.now()))
     }
 }
 
-fn describe(server: &Server, weight: u32) -> ServerRow {
+/// A server's row; without a configuration it is leaving.
+fn describe(server: &Server, config: Option<&ServerConfig>, now: Instant) -> ServerRow {
     let sum = |counter: fn(&ServerStats) -> &Counter| server.stats.sum(counter);
+    let (unavailable, unavailable_total, downtime) = server.health(now);
+    let state = match server.state() {
+        State::Up if config.is_some_and(|config| config.down) => "down",
+        State::Up if unavailable => "unavailable",
+        other => other.name(),
+    };
+    let made = sum(|stats| &stats.made);
     ServerRow {
         name: server.name.to_string(),
         address: server.address.to_string(),
-        weight,
-        state: server.state().name().to_owned(),
+        // What a reload removed takes no share of new devices.
+        weight: config.map_or(0, |config| config.weight),
+        backup: config.is_some_and(|config| config.backup),
+        max_conns: config.map_or(0, |config| config.max_conns),
+        state: state.to_owned(),
         connections: server.open(),
-        connections_total: sum(|stats| &stats.made),
+        connections_total: made,
         fails: sum(|stats| &stats.fails),
+        unavailable_total,
+        downtime_ms: u64::try_from(downtime.as_millis()).unwrap_or(u64::MAX),
+        connect_us: sum(|stats| &stats.connect_nanos).checked_div(made).unwrap_or(0) / 1_000,
         bytes_in: sum(|stats| &stats.bytes_in),
         bytes_out: sum(|stats| &stats.bytes_out),
         last_error: server.last_error().as_deref().map(str::to_owned),
@@ -126,6 +145,7 @@ impl GatewayAdmin for Gateway {
 
     fn upstreams(&self) -> Vec<UpstreamRow> {
         let applied = self.0.applied();
+        let now = self.0.context.clock.now();
         let mut rows: Vec<UpstreamRow> = applied
             .upstreams
             .iter()
@@ -134,17 +154,19 @@ impl GatewayAdmin for Gateway {
                 balance: upstream.config.balance.name().to_owned(),
                 hash: upstream.config.hash.name().to_owned(),
                 pins: upstream.pins().len(),
+                queue: upstream.config.queue,
+                queued: upstream.queue.waiting(),
+                queued_total: upstream.queue.total(),
                 servers: upstream
                     .servers
                     .iter()
                     .zip(&upstream.config.servers)
-                    .map(|(server, config)| describe(server, config.weight))
+                    .map(|(server, config)| describe(server, Some(config), now))
                     .collect(),
             })
             .collect();
         for server in applied.leaving.iter().filter(|server| server.open() > 0) {
-            // What a reload removed takes no share of new devices.
-            let row = describe(server, 0);
+            let row = describe(server, None, now);
             match rows.iter_mut().find(|upstream| *upstream.name == *server.upstream) {
                 Some(upstream) => upstream.servers.push(row),
                 None => rows.push(UpstreamRow {
@@ -152,6 +174,9 @@ impl GatewayAdmin for Gateway {
                     balance: "removed".to_owned(),
                     hash: "removed".to_owned(),
                     pins: 0,
+                    queue: 0,
+                    queued: 0,
+                    queued_total: 0,
                     servers: vec![row],
                 }),
             }

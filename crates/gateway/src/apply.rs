@@ -14,9 +14,10 @@ use runtime::events::Event;
 use runtime::workers::WorkerId;
 
 use crate::accept::{Listener, Policy};
-use crate::config::{GatewayConfig, ListenerConfig, UpstreamConfig};
+use crate::config::{GatewayConfig, ListenerConfig, ServerConfig, UpstreamConfig};
 use crate::error::StartError;
-use crate::upstream::{self, Server, State, Upstream};
+use crate::server::{self, Server, State};
+use crate::upstream::Upstream;
 use crate::worker::{Command, OBEY_WAIT};
 use crate::{Context, Gateway, Inner};
 
@@ -36,9 +37,12 @@ pub(crate) struct Applied {
 
 impl Applied {
     /// Servers of the configuration and those that are leaving, each once.
-    pub(crate) fn all_servers(&self) -> impl Iterator<Item = &Arc<Server>> {
-        let here = self.upstreams.iter().flat_map(|upstream| &upstream.servers);
-        here.chain(self.leaving.iter().filter(|server| server.open() > 0))
+    pub(crate) fn all_servers(&self) -> impl Iterator<Item = (&Arc<Server>, Option<&ServerConfig>)> {
+        let here = self
+            .upstreams
+            .iter()
+            .flat_map(|upstream| upstream.servers.iter().zip(upstream.config.servers.iter().map(Some)));
+        here.chain(self.leaving.iter().filter(|server| server.open() > 0).map(|server| (server, None)))
     }
 
     /// No configuration comes in force any more.
@@ -79,8 +83,12 @@ impl Gateway {
 
         let upstreams = build(inner, &applied, &new);
         // Before the first device can be sent to them.
-        for upstream in &upstreams {
-            upstream.enter();
+        let now = inner.context.clock.now();
+        let unchanged = |upstream: &Arc<Upstream>| {
+            applied.upstream(&upstream.config.name).is_some_and(|before| Arc::ptr_eq(before, upstream))
+        };
+        for upstream in upstreams.iter().filter(|upstream| !unchanged(upstream)) {
+            upstream.enter(now);
         }
         let find = |name: &str| upstreams.iter().find(|upstream| *upstream.config.name == *name).cloned();
         let mut bound = bound.into_iter();
@@ -102,6 +110,8 @@ impl Gateway {
                 started.push((listener, sockets));
             }
         }
+        // Who waits in a queue looks which policy holds: after it was stored.
+        upstreams.iter().for_each(|upstream| upstream.queue.call_all());
         retire_servers(inner, &mut applied, &upstreams);
         let gone = |listener: &&Arc<Listener>| !listeners.iter().any(|other| Arc::ptr_eq(other, listener));
         let removed: Vec<_> = applied.listeners.iter().filter(gone).cloned().collect();
@@ -146,7 +156,7 @@ fn build(inner: &Inner, applied: &Applied, new: &GatewayConfig) -> Vec<Arc<Upstr
         for server in upstream.servers.iter().filter(|server| server.has_name() && !known(server)) {
             let server = Arc::downgrade(server);
             // One lookup at a time per name, on the first worker; the lookup itself runs on a thread of its own.
-            inner.context.workers.spawn(WorkerId(0), move || upstream::keep_resolving(server));
+            inner.context.workers.spawn(WorkerId(0), move || server::keep_resolving(server));
         }
         Arc::new(upstream)
     };
@@ -248,19 +258,33 @@ fn changes(old: &GatewayConfig, new: &GatewayConfig) -> Vec<String> {
     changes
 }
 
+fn server_changes(upstream: &str, old: &ServerConfig, new: &ServerConfig, changes: &mut Vec<String>) {
+    let name = &new.name;
+    if old.weight != new.weight {
+        let (old, new) = (old.weight, new.weight);
+        changes.push(format!("upstream {upstream}: server {name} has weight {new} instead of {old}"));
+    }
+    if old.down != new.down {
+        let what = if new.down { "down: its connections stay" } else { "no longer down" };
+        changes.push(format!("upstream {upstream}: server {name} is {what}"));
+    }
+    if old.backup != new.backup {
+        let what = if new.backup { "a backup" } else { "no longer a backup" };
+        changes.push(format!("upstream {upstream}: server {name} is {what}"));
+    }
+    let settings = ServerConfig { weight: new.weight, down: new.down, backup: new.backup, ..old.clone() };
+    if settings != *new {
+        changes.push(format!("upstream {upstream}: settings of server {name} changed"));
+    }
+}
+
 fn upstream_changes(old: &UpstreamConfig, new: &UpstreamConfig, changes: &mut Vec<String>) {
     let name = &new.name;
     for server in &new.servers {
-        let same = |other: &&crate::config::ServerConfig| {
-            other.name == server.name && other.address == server.address
-        };
+        let same = |other: &&ServerConfig| other.name == server.name && other.address == server.address;
         match old.servers.iter().find(same) {
             None => changes.push(format!("upstream {name}: server {} added", server.name)),
-            Some(before) if before.weight != server.weight => changes.push(format!(
-                "upstream {name}: server {} has weight {} instead of {}",
-                server.name, server.weight, before.weight
-            )),
-            Some(_) => {}
+            Some(before) => server_changes(name, before, server, changes),
         }
     }
     for server in &old.servers {

@@ -1,24 +1,28 @@
 //! Which of several servers: the arithmetic of balancing, pure.
 //!
-//! Consistent hashes ([`struct@Hash`]) map a key to a server so that every gateway with the same list answers alike,
+//! Hashes ([`struct@Hash`]) map a key to a server so that every gateway with the same list answers alike,
 //! without shared state, and so that a server that goes away moves only its own share. The other methods look at
 //! how busy the servers are ([`Load`]). Must not know: connections, CONNECT, configuration files, randomness of
 //! its own (numbers come in as arguments).
 
 mod ketama;
+mod modulo;
 mod rendezvous;
 
 use std::cmp::Ordering;
 
 pub use ketama::POINTS_PER_WEIGHT;
 
-/// Which consistent hash.
+/// Which hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HashKind {
     /// Weighted rendezvous: no table, the most even spread.
     Rendezvous,
     /// The points of nginx's `hash ... consistent`: a cut-over from nginx moves no device.
     Ketama,
+    /// nginx's plain `hash ...`: not consistent (another number of servers, or another weight, moves nearly every
+    /// device), but a cut-over from nginx moves none.
+    Modulo,
 }
 
 impl HashKind {
@@ -27,14 +31,15 @@ impl HashKind {
         match self {
             Self::Rendezvous => "rendezvous",
             Self::Ketama => "ketama",
+            Self::Modulo => "modulo",
         }
     }
 }
 
-/// A consistent hash over a list of servers, ready to be asked.
+/// A hash over a list of servers, ready to be asked.
 ///
 /// The order of the list does not matter to the answer, only names and weights do. (Ketama: two points with the
-/// same number are one, and the earlier server has it, as in nginx.)
+/// same number are one, and the earlier server has it, as in nginx. Modulo sees the order and no names.)
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hash(Kind);
 
@@ -42,6 +47,7 @@ pub struct Hash(Kind);
 enum Kind {
     Rendezvous(rendezvous::Rendezvous),
     Ketama(ketama::Ketama),
+    Modulo(modulo::Modulo),
 }
 
 impl Hash {
@@ -51,15 +57,18 @@ impl Hash {
         Self(match kind {
             HashKind::Rendezvous => Kind::Rendezvous(rendezvous::Rendezvous::new(servers)),
             HashKind::Ketama => Kind::Ketama(ketama::Ketama::new(servers)),
+            HashKind::Modulo => Kind::Modulo(modulo::Modulo::new(servers)),
         })
     }
 
     /// The server for a key, as an index into the list; of those that are `usable` only. Those that are not are
-    /// skipped in a way that leaves every key of the others where it is. `None`: none is usable.
+    /// skipped in a way that leaves every key of the others where it is. `None`: none is usable; or, for modulo, none of
+    /// those that it tried is.
     pub fn choose(&self, key: &[u8], usable: impl Fn(usize) -> bool) -> Option<usize> {
         match &self.0 {
             Kind::Rendezvous(hash) => hash.choose(key, usable),
             Kind::Ketama(hash) => hash.choose(key, usable),
+            Kind::Modulo(hash) => hash.choose(key, usable),
         }
     }
 }
@@ -87,38 +96,76 @@ impl Load {
     }
 }
 
+/// The most connections that a server of `weight` may have when bounded loads are asked for: `factor` times its share of
+/// `connections`, the one to be placed included, of all whose weights sum up to `weights`; rounded up. As long as the
+/// factor is 1 at least, some server is below its bound.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)] // counts of connections
+pub fn bound(factor: f64, connections: u64, weight: u32, weights: u64) -> u64 {
+    (factor * connections as f64 * f64::from(weight) / weights.max(1) as f64).ceil() as u64
+}
+
 /// Smooth weighted round robin, as nginx does it: in every turn each server gains its weight, the highest is
-/// chosen and pays what all gained. Weights 5, 1, 1 give `a a b a c a a` and not five in a row.
-#[derive(Clone, Debug, Default)]
+/// chosen and pays what all gained. Weights 5, 1, 1 give `a a b a c a a` and not five in a row. A server that failed
+/// gains less for a while.
+#[derive(Clone, Debug)]
 pub struct RoundRobin {
-    credit: Vec<i64>,
+    servers: Vec<Turn>,
+    /// What a weight of 1 is.
+    unit: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Turn {
+    credit: i64,
+    /// What failures took from its weight; comes back by a unit with each turn that it takes part in.
+    lost: i64,
+}
+
+impl Default for RoundRobin {
+    fn default() -> Self {
+        Self::new(1)
+    }
 }
 
 impl RoundRobin {
+    /// Where weights are counted in parts, a weight of 1 is so many of them.
+    pub const fn new(unit: u32) -> Self {
+        Self { servers: Vec::new(), unit }
+    }
+
     /// The next server among those that take connections.
     pub fn next(&mut self, loads: &[Load]) -> Option<usize> {
         self.next_of(loads, |_| true)
     }
 
     fn next_of(&mut self, loads: &[Load], also: impl Fn(&Load) -> bool) -> Option<usize> {
-        self.credit.resize(loads.len(), 0);
+        self.servers.resize(loads.len(), Turn::default());
         let mut total = 0;
         let mut best: Option<(usize, i64)> = None;
-        for (index, (load, credit)) in loads.iter().zip(&mut self.credit).enumerate() {
+        for (index, (load, turn)) in loads.iter().zip(&mut self.servers).enumerate() {
             if !load.takes() || !also(load) {
                 continue;
             }
-            *credit += i64::from(load.weight);
-            total += i64::from(load.weight);
-            if best.is_none_or(|(_, most)| *credit > most) {
-                best = Some((index, *credit));
+            let gain = (i64::from(load.weight) - turn.lost).max(0);
+            turn.credit += gain;
+            turn.lost = (turn.lost - i64::from(self.unit)).max(0);
+            total += gain;
+            if best.is_none_or(|(_, most)| turn.credit > most) {
+                best = Some((index, turn.credit));
             }
         }
         let (index, _) = best?;
-        if let Some(credit) = self.credit.get_mut(index) {
-            *credit -= total;
+        if let Some(turn) = self.servers.get_mut(index) {
+            turn.credit -= total;
         }
         Some(index)
+    }
+
+    /// A connection to a server of this weight failed: it gains less, by one part in `max_fails`.
+    pub fn failed(&mut self, index: usize, weight: u32, max_fails: u32) {
+        if let (Some(turn), Some(lost)) = (self.servers.get_mut(index), weight.checked_div(max_fails)) {
+            turn.lost = (turn.lost + i64::from(lost)).min(i64::from(weight));
+        }
     }
 
     /// The server with the fewest connections per weight; equals take turns.
@@ -140,6 +187,11 @@ pub fn random_two(loads: &[Load], draws: [u64; 2]) -> Option<usize> {
         _ => Ordering::Equal,
     };
     Some(if busier == Ordering::Greater { second } else { first })
+}
+
+/// One server drawn by weight.
+pub fn random(loads: &[Load], number: u64) -> Option<usize> {
+    draw(loads, None, number)
 }
 
 /// One server by weight, not `but`.

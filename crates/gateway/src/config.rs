@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use runtime::config::{IpNet, Table};
 
+use crate::access::{self, Access};
 use crate::balance::{HashKind, POINTS_PER_WEIGHT};
+use crate::health;
 use crate::route::{Balance, Rule, Rules};
 use crate::sticky::Record;
 
@@ -46,6 +48,10 @@ pub struct ListenerConfig {
     pub trusted_proxies: Vec<IpNet>,
     /// Connections at a time over all workers; those above are closed at once and counted.
     pub max_connections: u32,
+    /// Connections at a time from one address (the device's own); those above are closed at once. 0: no limit.
+    pub max_connections_per_address: u32,
+    /// Who may connect, by the device's own address: the first rule that fits decides, and where none fits it may.
+    pub access: Vec<Access>,
     /// Connections per second that are served; those above are refused with 0x9F "Connection rate exceeded".
     pub accept_rate: Option<f64>,
     /// Time from accept until the names in CONNECT are known.
@@ -68,8 +74,11 @@ pub struct UpstreamConfig {
     pub name: Arc<str>,
     /// How a server is chosen.
     pub balance: Balance,
-    /// The consistent hash, for the balancings and rules that need one.
+    /// The hash, for the balancings and rules that need one.
     pub hash: HashKind,
+    /// Consistent hashing with bounded loads: no server gets more than this times its fair share of the connections,
+    /// and a device whose server has that many goes to the next one. `None`: the hash alone decides.
+    pub hash_balance_factor: Option<f64>,
     /// The PROXY header sent to its servers.
     pub proxy_protocol: ProxyOut,
     /// Local addresses to connect from, in turns; empty: the system's choice. A pair of addresses has about 28,000
@@ -79,6 +88,12 @@ pub struct UpstreamConfig {
     pub connect_timeout: Duration,
     /// Servers tried for a connection before it is refused.
     pub tries: usize,
+    /// No further server is tried for a connection that has looked for one this long; `None`: all `tries` are made.
+    pub tries_timeout: Option<Duration>,
+    /// Connections that may wait for a server while all that could take them have their `max_conns`.
+    pub queue: usize,
+    /// How long one waits at most.
+    pub queue_timeout: Duration,
     /// What is recorded as a pin.
     pub pins: Record,
     /// Pins kept at most.
@@ -119,6 +134,30 @@ pub struct ServerConfig {
     pub address: Arc<str>,
     /// Share relative to the other servers, 1 to 1000.
     pub weight: u32,
+    /// So many failed connections, with none made after `fail_timeout` between them, and the server is unavailable.
+    /// 0: it is never.
+    pub max_fails: u32,
+    /// How long an unavailable server is left alone before one connection tries it.
+    pub fail_timeout: Duration,
+    /// Connections at a time, over all workers and never exceeded; 0: no limit.
+    pub max_conns: u32,
+    /// Used only when none of those that are no backup can take a connection.
+    pub backup: bool,
+    /// Takes no connections.
+    pub down: bool,
+    /// How long its share grows from next to nothing to `weight` after it was added, enabled, or came back.
+    pub slow_start: Duration,
+}
+
+impl ServerConfig {
+    /// When it is unavailable.
+    pub const fn limits(&self) -> health::Limits {
+        health::Limits {
+            max_fails: self.max_fails,
+            fail_timeout: self.fail_timeout,
+            slow_start: self.slow_start,
+        }
+    }
 }
 
 /// Reads the content of `[gateway]`. Where something is wrong the table has a problem, and what is returned is
@@ -188,6 +227,9 @@ fn listener(
         proxy_protocol: table.bool("proxy_protocol").unwrap_or(false),
         trusted_proxies: table.networks("trusted_proxies").unwrap_or_else(IpNet::private_and_loopback),
         max_connections: integer(table, "max_connections", 1, 10_000_000).unwrap_or(100_000),
+        max_connections_per_address: integer(table, "max_connections_per_address", 0, 10_000_000)
+            .unwrap_or(0),
+        access: access(table),
         accept_rate: table.rate("accept_rate"),
         preread_timeout: table.duration("preread_timeout", SECOND / 10..=SECOND * 300).unwrap_or(SECOND * 10),
         preread_size: size(table, "preread_size", 64, 1 << 20).unwrap_or(16 * 1024),
@@ -204,6 +246,32 @@ fn listener(
     Some(config)
 }
 
+/// The access list: one of `allow` and `deny` in each table.
+fn access(table: &mut Table<'_>) -> Vec<Access> {
+    const NETWORK: &str = "\"all\", a network such as \"10.0.0.0/8\" or \"fd00::/8\", or one address";
+    let rules = table.tables("access", |table, _| {
+        let (allow, deny) = (table.string("allow"), table.string("deny"));
+        let (key, written) = match (allow, deny) {
+            (Some(written), None) if !table.has("deny") => ("allow", written),
+            (None, Some(written)) if !table.has("allow") => ("deny", written),
+            (None, None) if table.has("allow") || table.has("deny") => return None,
+            _ => {
+                table.problem("allow", "either `allow` or `deny`, such as { allow = \"10.0.0.0/8\" }");
+                return None;
+            }
+        };
+        let network = access::parse(&written);
+        if network.is_none() {
+            table.problem(key, NETWORK);
+        }
+        Some(Access { allow: key == "allow", network: network? })
+    });
+    if rules.len() > access::MAX_RULES {
+        table.problem("access", format!("at most {} rules", access::MAX_RULES));
+    }
+    rules.into_iter().flatten().collect()
+}
+
 fn upstream(table: &mut Table<'_>, names: &mut HashSet<String>) -> UpstreamConfig {
     let name = name(table, "name");
     match &name {
@@ -216,13 +284,30 @@ fn upstream(table: &mut Table<'_>, names: &mut HashSet<String>) -> UpstreamConfi
     table.only("transport", "tcp", &["tls", "ws", "wss", "quic"]);
     table.not_in_this_version("tls");
     let hash = table
-        .choice("hash", &[HashKind::Rendezvous, HashKind::Ketama].map(|kind| (kind.name(), kind)))
+        .choice(
+            "hash",
+            &[HashKind::Rendezvous, HashKind::Ketama, HashKind::Modulo].map(|kind| (kind.name(), kind)),
+        )
         .unwrap_or(HashKind::Rendezvous);
+    let balance = balance(table).unwrap_or(Balance::ClientId);
     let servers = servers(table, hash);
+    if let Some(index) = servers.iter().position(|server| !server.slow_start.is_zero())
+        && balance.hashes()
+    {
+        let problem = format!(
+            "no slow_start in {}: balance = \"{}\" keeps each device on its server, and a share that grows would move \
+             devices for nothing but the time of day",
+            servers.get(index).map_or("a server", |server| &*server.name),
+            balance.name()
+        );
+        table.element_problem("servers", index, problem);
+    }
+    let hash_balance_factor = balance_factor(table, balance, hash);
     UpstreamConfig {
         name: name.unwrap_or_default().into(),
-        balance: balance(table).unwrap_or(Balance::ClientId),
+        balance,
         hash,
+        hash_balance_factor,
         proxy_protocol: table
             .choice(
                 "proxy_protocol",
@@ -234,6 +319,9 @@ fn upstream(table: &mut Table<'_>, names: &mut HashSet<String>) -> UpstreamConfi
         tries: integer(table, "tries", 1, MAX_SERVERS as i64)
             .map_or(DEFAULT_TRIES, |tries: u32| tries as usize)
             .min(servers.len().max(1)),
+        tries_timeout: table.duration("tries_timeout", SECOND / 100..=SECOND * 600),
+        queue: integer(table, "queue", 0, 1_000_000).map_or(0, |queue: u32| queue as usize),
+        queue_timeout: table.duration("queue_timeout", SECOND / 100..=SECOND * 3_600).unwrap_or(SECOND * 60),
         pins: table
             .choice(
                 "pins",
@@ -252,9 +340,26 @@ fn balance(table: &mut Table<'_>) -> Option<Balance> {
         Balance::SourceIp,
         Balance::RoundRobin,
         Balance::LeastConnections,
+        Balance::Random,
         Balance::RandomTwo,
     ];
     table.choice("balance", &all.map(|balance| (balance.name(), balance)))
+}
+
+/// `hash_balance_factor`: 0 is off.
+fn balance_factor(table: &mut Table<'_>, balance: Balance, hash: HashKind) -> Option<f64> {
+    let factor = table.number("hash_balance_factor", 0.0..=1_000.0).filter(|factor| *factor != 0.0)?;
+    if factor < 1.0 {
+        table.problem("hash_balance_factor", "0 (off), or from 1 (all servers alike) to 1000");
+    } else if hash == HashKind::Modulo {
+        table.problem("hash_balance_factor", "only with hash = \"rendezvous\" or \"ketama\"");
+    } else if !balance.hashes() {
+        table.problem(
+            "hash_balance_factor",
+            "only with balance = \"client_id\", \"username\" or \"source_ip\"",
+        );
+    }
+    Some(factor)
 }
 
 fn source_addresses(table: &mut Table<'_>) -> Vec<IpAddr> {
@@ -299,7 +404,17 @@ fn server(
     table.require("address", ADDRESS);
     let address = table.string("address");
     let name = name(table, "name").or_else(|| address.clone());
-    let weight = integer(table, "weight", 1, 1_000).unwrap_or(1);
+    let mut config = ServerConfig {
+        name: Arc::default(),
+        address: Arc::default(),
+        weight: integer(table, "weight", 1, 1_000).unwrap_or(1),
+        max_fails: integer(table, "max_fails", 0, 1_000_000).unwrap_or(1),
+        fail_timeout: table.duration("fail_timeout", SECOND / 100..=SECOND * 86_400).unwrap_or(SECOND * 10),
+        max_conns: integer(table, "max_conns", 0, 10_000_000).unwrap_or(0),
+        backup: table.bool("backup").unwrap_or(false),
+        down: table.bool("down").unwrap_or(false),
+        slow_start: table.duration("slow_start", Duration::ZERO..=SECOND * 86_400).unwrap_or(Duration::ZERO),
+    };
     let address = address?;
     if !is_host_and_port(&address) {
         table.problem("address", ADDRESS);
@@ -311,7 +426,8 @@ fn server(
         let key = if table.has("name") { "name" } else { "address" };
         table.problem(key, "each name once; another server of this upstream has it");
     }
-    Some(ServerConfig { name: name.into(), address: address.into(), weight })
+    (config.name, config.address) = (name.into(), address.into());
+    Some(config)
 }
 
 /// `host:port`, an IPv6 host in brackets.
@@ -352,6 +468,5 @@ fn size(table: &mut Table<'_>, key: &str, min: u64, max: u64) -> Option<usize> {
     table.size(key, min..=max).and_then(|value| usize::try_from(value).ok())
 }
 
-/// A key whose other values belong to a later version: a clear word instead of "unknown".
 #[cfg(test)]
 mod tests;

@@ -28,6 +28,10 @@ pub enum StartError {
 pub enum Refusal {
     /// The listener's `max_connections` are open; closed before a byte was read.
     MaxConnections,
+    /// The listener's `access` list denies the device's address.
+    AccessDenied,
+    /// The listener's `max_connections_per_address` are open from the device's address.
+    AddressLimit,
     /// Above the listener's `accept_rate`.
     ConnectionRate,
     /// A PROXY header was expected from this trusted address, and something else came.
@@ -48,6 +52,12 @@ pub enum Refusal {
     NoServer,
     /// Every server tried failed or timed out.
     ServersFailed,
+    /// Every server that could take it has its `max_conns`, and there is no queue.
+    ServersFull,
+    /// The same, and the queue is full.
+    QueueFull,
+    /// The same, and no place was found within `queue_timeout`.
+    QueueTimeout,
     /// The process has no descriptor or memory left for a second socket.
     NoDescriptors,
     /// The process stops.
@@ -56,7 +66,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every word of [`Refusal::name`], in the order of [`Refusal::index`].
-    pub const NAMES: [&str; 15] = [
+    pub const NAMES: [&str; 20] = [
         "max_connections",
         "connection_rate",
         "proxy_header_missing",
@@ -72,6 +82,11 @@ impl Refusal {
         "servers_failed",
         "no_descriptors",
         "shutting_down",
+        "access_denied",
+        "max_connections_per_address",
+        "servers_full",
+        "queue_full",
+        "queue_timeout",
     ];
 
     /// Its place in [`Refusal::NAMES`].
@@ -92,12 +107,30 @@ impl Refusal {
             Self::ServersFailed => 12,
             Self::NoDescriptors => 13,
             Self::ShuttingDown => 14,
+            Self::AccessDenied => 15,
+            Self::AddressLimit => 16,
+            Self::ServersFull => 17,
+            Self::QueueFull => 18,
+            Self::QueueTimeout => 19,
         }
     }
 
     /// For events, logs and metrics; stable.
     pub fn name(&self) -> &'static str {
         Self::NAMES.get(self.index()).copied().unwrap_or("other")
+    }
+
+    /// Whether somebody outside can bring it about as often as they connect: then it is told of now and then only.
+    pub(crate) const fn floods(&self) -> bool {
+        matches!(
+            self,
+            Self::MaxConnections
+                | Self::AccessDenied
+                | Self::AddressLimit
+                | Self::ServersFull
+                | Self::QueueFull
+                | Self::QueueTimeout
+        )
     }
 
     /// What CONNACK says; `None`: it is closed without an answer.
@@ -108,6 +141,7 @@ impl Refusal {
             Self::NoKey(NoKey::EmptyClientId) => Some(ReasonCode::ClientIdentifierNotValid),
             Self::NoKey(NoKey::NoUsername) => Some(ReasonCode::BadUserNameOrPassword),
             Self::NoServer | Self::ServersFailed | Self::NoDescriptors => Some(ReasonCode::ServerUnavailable),
+            Self::ServersFull | Self::QueueFull | Self::QueueTimeout => Some(ReasonCode::ServerBusy),
             // 0x8B is no code of CONNACK: table 2-6 has it for DISCONNECT only.
             Self::ShuttingDown => Some(ReasonCode::ServerUnavailable),
             _ => None,
@@ -207,6 +241,8 @@ mod tests {
         assert_eq!(Refusal::NoKey(NoKey::NoUsername).name(), NoKey::NoUsername.name());
         assert_eq!(Refusal::NoDescriptors.name(), "no_descriptors");
         assert_eq!(Refusal::ShuttingDown.name(), "shutting_down");
+        assert_eq!(Refusal::AccessDenied.name(), "access_denied");
+        assert_eq!(Refusal::QueueTimeout.name(), "queue_timeout");
         for (place, end) in End::ALL.iter().enumerate() {
             assert_eq!(end.index(), place);
         }
@@ -225,6 +261,8 @@ mod tests {
         assert_eq!(Refusal::NoKey(NoKey::EmptyClientId).answer(Some(Version::V5)), [0x20, 3, 0, 0x85, 0]);
         assert_eq!(Refusal::NoKey(NoKey::EmptyClientId).answer(Some(Version::V31)), [0x20, 2, 0, 2]);
         assert_eq!(Refusal::ConnectionRate.answer(Some(Version::V5)), [0x20, 3, 0, 0x9F, 0]);
+        assert_eq!(Refusal::QueueFull.answer(Some(Version::V5)), [0x20, 3, 0, 0x89, 0]);
+        assert_eq!(Refusal::ServersFull.answer(Some(Version::V311)), [0x20, 2, 0, 3]);
         assert_eq!(Refusal::ConnectionRate.answer(Some(Version::V311)), [0x20, 2, 0, 3]);
     }
 

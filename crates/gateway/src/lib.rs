@@ -5,15 +5,18 @@
 //! that awaits sits beside them.
 //!
 //! * [`config`]: the `[gateway]` section.
-//! * [`preread`], [`route`], [`balance`], [`sticky`]: who it is, where it goes. Pure.
-//! * `accept`, `upstream`, `splice`: the journey of a connection, on the worker that accepted it.
+//! * [`access`], [`preread`], [`route`], [`balance`], [`sticky`], [`health`]: who it is, where it goes. Pure.
+//! * `accept`, `limits`, `upstream`, `server`, `queue`, `splice`: the journey of a connection, on the worker that
+//!   accepted it.
 //! * `session_log`, [`metrics`], `admin`: what is known of it, for people and machines.
 //!
 //! Must not know: brokers, HTTP, other roles. A gateway meets a broker on the wire only.
 
+pub mod access;
 pub mod balance;
 pub mod config;
 pub mod error;
+pub mod health;
 pub mod metrics;
 pub mod preread;
 pub mod route;
@@ -22,6 +25,9 @@ pub mod sticky;
 mod accept;
 mod admin;
 mod apply;
+mod limits;
+mod queue;
+mod server;
 mod session_log;
 mod splice;
 mod upstream;
@@ -43,7 +49,7 @@ use tokio::sync::oneshot;
 use crate::apply::Applied;
 use crate::config::GatewayConfig;
 use crate::error::StartError;
-use crate::upstream::State;
+use crate::server::State;
 use crate::worker::{Command, Worker};
 
 /// Commands that may wait at a worker. They come from operators; questions beyond it wait all the same, since each
@@ -195,11 +201,16 @@ impl Collect for Numbers {
         for listener in &applied.listeners {
             metrics::listener(out, &listener.name, &listener.stats, listener.open());
         }
-        for server in applied.all_servers() {
-            let up = server.state() == State::Up;
-            metrics::server(out, &[&server.upstream, &server.name], &server.stats, up);
+        let now = inner.context.clock.now();
+        for (server, config) in applied.all_servers() {
+            let (unavailable, times, downtime) = server.health(now);
+            let up = server.state() == State::Up && !unavailable && config.is_some_and(|config| !config.down);
+            let state = metrics::ServerState { up, unavailable: times, downtime };
+            metrics::server(out, &[&server.upstream, &server.name], &server.stats, &state);
         }
         for upstream in &applied.upstreams {
+            let queue = &upstream.queue;
+            metrics::queue(out, &upstream.config.name, queue.waiting(), queue.total());
             metrics::pins(out, &upstream.config.name, upstream.pins().len());
         }
     }

@@ -3,6 +3,8 @@
 //! Counters lie per worker and are added up when somebody asks. Those of a listener or a server live with it and
 //! survive a reload that keeps it; what a reload removed is gone from the text.
 
+use std::time::Duration;
+
 use runtime::metrics::{Counter, Desc, Exposition, Gauge, PerWorker};
 
 use crate::error::{End, Refusal};
@@ -59,15 +61,40 @@ const SERVER_SENT: Desc =
     Desc::counter("tidegate_gateway_server_sent_bytes_total", "Bytes from clients to a server.", SERVER);
 const SERVER_RECEIVED: Desc =
     Desc::counter("tidegate_gateway_server_received_bytes_total", "Bytes from a server to clients.", SERVER);
+const SERVER_CONNECT: Desc = Desc::counter(
+    "tidegate_gateway_server_connect_seconds_total",
+    "Time it took to make the connections to a server.",
+    SERVER,
+);
 const SERVER_UP: Desc = Desc::gauge(
     "tidegate_gateway_server_up",
-    "1: the server takes new connections, 0: it is being drained.",
+    "1: the server takes new connections, 0: it is unavailable, down, or being drained.",
     SERVER,
+);
+const SERVER_UNAVAILABLE: Desc = Desc::counter(
+    "tidegate_gateway_server_unavailable_total",
+    "How often a server became unavailable, by max_fails and fail_timeout.",
+    SERVER,
+);
+const SERVER_DOWNTIME: Desc = Desc::counter(
+    "tidegate_gateway_server_downtime_seconds_total",
+    "How long a server was unavailable.",
+    SERVER,
+);
+const QUEUED: Desc = Desc::gauge(
+    "tidegate_gateway_queue_waiting",
+    "Connections that wait for a server of an upstream to have room.",
+    &["upstream"],
+);
+const QUEUED_TOTAL: Desc = Desc::counter(
+    "tidegate_gateway_queued_total",
+    "Connections that waited for a server of an upstream to have room.",
+    &["upstream"],
 );
 const PINS: Desc = Desc::gauge("tidegate_gateway_pins", "Pins held by an upstream.", &["upstream"]);
 
 /// All metrics, for documentation and its test.
-pub const ALL: [Desc; 14] = [
+pub const ALL: [Desc; 19] = [
     ACCEPTED,
     OPEN,
     REFUSED,
@@ -80,7 +107,12 @@ pub const ALL: [Desc; 14] = [
     SERVER_FAILS,
     SERVER_SENT,
     SERVER_RECEIVED,
+    SERVER_CONNECT,
     SERVER_UP,
+    SERVER_UNAVAILABLE,
+    SERVER_DOWNTIME,
+    QUEUED,
+    QUEUED_TOTAL,
     PINS,
 ];
 
@@ -102,6 +134,8 @@ pub(crate) struct ServerStats {
     pub(crate) open: Gauge,
     pub(crate) made: Counter,
     pub(crate) fails: Counter,
+    /// Time that the connections made took.
+    pub(crate) connect_nanos: Counter,
     /// From clients to the server.
     pub(crate) bytes_in: Counter,
     /// From the server to clients.
@@ -141,14 +175,34 @@ fn by_reason(
     }
 }
 
-pub(crate) fn server(out: &mut Exposition, labels: &[&str; 2], stats: &PerWorker<ServerStats>, up: bool) {
+/// What is known of a server beside its counters.
+pub(crate) struct ServerState {
+    pub(crate) up: bool,
+    pub(crate) unavailable: u64,
+    pub(crate) downtime: Duration,
+}
+
+pub(crate) fn server(
+    out: &mut Exposition,
+    labels: &[&str; 2],
+    stats: &PerWorker<ServerStats>,
+    state: &ServerState,
+) {
     let open = u64::try_from(stats.sum_gauge(|stats| &stats.open)).unwrap_or(0);
     out.sample(&SERVER_OPEN, labels, number(open));
     out.sample(&SERVER_TOTAL, labels, number(stats.sum(|stats| &stats.made)));
     out.sample(&SERVER_FAILS, labels, number(stats.sum(|stats| &stats.fails)));
     out.sample(&SERVER_SENT, labels, number(stats.sum(|stats| &stats.bytes_in)));
     out.sample(&SERVER_RECEIVED, labels, number(stats.sum(|stats| &stats.bytes_out)));
-    out.sample(&SERVER_UP, labels, f64::from(u8::from(up)));
+    out.sample(&SERVER_CONNECT, labels, number(stats.sum(|stats| &stats.connect_nanos)) / 1e9);
+    out.sample(&SERVER_UP, labels, f64::from(u8::from(state.up)));
+    out.sample(&SERVER_UNAVAILABLE, labels, number(state.unavailable));
+    out.sample(&SERVER_DOWNTIME, labels, state.downtime.as_secs_f64());
+}
+
+pub(crate) fn queue(out: &mut Exposition, upstream: &str, waiting: usize, total: u64) {
+    out.sample(&QUEUED, &[upstream], number(waiting as u64));
+    out.sample(&QUEUED_TOTAL, &[upstream], number(total));
 }
 
 pub(crate) fn pins(out: &mut Exposition, upstream: &str, count: usize) {
@@ -175,7 +229,9 @@ mod tests {
         let listeners = PerWorker::new(2, ListenerStats::default);
         listeners.iter().for_each(|stats| stats.refused[Refusal::NoServer.index()].add(2));
         listener(&mut out, "tcp://127.0.0.1:1880", &listeners, 3);
-        server(&mut out, &["brokers", "a"], &PerWorker::new(2, ServerStats::default), true);
+        let state = ServerState { up: true, unavailable: 5, downtime: Duration::from_millis(2_500) };
+        server(&mut out, &["brokers", "a"], &PerWorker::new(2, ServerStats::default), &state);
+        queue(&mut out, "brokers", 6, 7);
         pins(&mut out, "brokers", 4);
         let text = out.finish();
         for line in [
@@ -183,6 +239,10 @@ mod tests {
             r#"tidegate_gateway_connections{listener="tcp://127.0.0.1:1880"} 3"#,
             r#"tidegate_gateway_ended_total{listener="tcp://127.0.0.1:1880",reason="shutdown"} 0"#,
             r#"tidegate_gateway_server_up{upstream="brokers",server="a"} 1"#,
+            r#"tidegate_gateway_server_unavailable_total{upstream="brokers",server="a"} 5"#,
+            r#"tidegate_gateway_server_downtime_seconds_total{upstream="brokers",server="a"} 2.5"#,
+            r#"tidegate_gateway_queue_waiting{upstream="brokers"} 6"#,
+            r#"tidegate_gateway_queued_total{upstream="brokers"} 7"#,
             r#"tidegate_gateway_pins{upstream="brokers"} 4"#,
         ] {
             assert!(text.lines().any(|have| have == line), "{line}\n{text}");

@@ -4,12 +4,17 @@
 //! as they are now (again for each server that could not be reached). Order of precedence: a pin, the balancing
 //! of the upstream, and for a connection without a key the listener's rule. Nothing falls back in silence: a
 //! connection without a key carries its [`NoKey`] to the counters and the log.
+//!
+//! The servers stand in ranks. Those that are no backup come first; then backups. If none of either can take the
+//! connection but one could if it had room, the connection may wait. If every one that is not tried yet has failed
+//! lately, they are tried all the same, backups last: a device is better served by an attempt than by a refusal.
+//! (nginx did so, as "quick recovery", and has refused since.)
 
 use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::balance::{Hash, Load, RoundRobin, random_two};
+use crate::balance::{self, Hash, Load, RoundRobin, random_two};
 use crate::sticky::{Pins, Record};
 
 /// How an upstream chooses a server.
@@ -25,11 +30,18 @@ pub enum Balance {
     RoundRobin,
     /// The fewest connections per weight.
     LeastConnections,
+    /// One drawn by weight.
+    Random,
     /// Two drawn by weight, the one with fewer connections per weight.
     RandomTwo,
 }
 
 impl Balance {
+    /// Whether a key decides: a device then has a server of its own.
+    pub const fn hashes(self) -> bool {
+        matches!(self, Self::ClientId | Self::Username | Self::SourceIp)
+    }
+
     /// As written in the configuration and in the API.
     pub const fn name(self) -> &'static str {
         match self {
@@ -38,6 +50,7 @@ impl Balance {
             Self::SourceIp => "source_ip",
             Self::RoundRobin => "round_robin",
             Self::LeastConnections => "least_connections",
+            Self::Random => "random",
             Self::RandomTwo => "random_two",
         }
     }
@@ -120,24 +133,33 @@ pub enum ChosenBy {
     RoundRobin,
     /// It had the fewest connections per weight.
     LeastConnections,
+    /// It was drawn.
+    Random,
     /// The better of two drawn.
     RandomTwo,
     /// The consistent hash of the device's address.
     SourceIp,
-    /// Those that were meant could not be reached.
+    /// Those that were meant could not be reached, now or a moment ago.
     Failover,
+    /// The one that was meant has its `max_conns`, or its share under `hash_balance_factor`.
+    Overflow,
+    /// No server that is no backup can take the connection.
+    Backup,
 }
 
 impl ChosenBy {
     /// Every reason, in the order of [`ChosenBy::index`].
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Hash,
         Self::Pin,
         Self::RoundRobin,
         Self::LeastConnections,
+        Self::Random,
         Self::RandomTwo,
         Self::SourceIp,
         Self::Failover,
+        Self::Overflow,
+        Self::Backup,
     ];
 
     /// Its place in [`ChosenBy::ALL`].
@@ -152,9 +174,12 @@ impl ChosenBy {
             Self::Pin => "pin",
             Self::RoundRobin => "round_robin",
             Self::LeastConnections => "least_connections",
+            Self::Random => "random",
             Self::RandomTwo => "random_two",
             Self::SourceIp => "source_ip",
             Self::Failover => "failover",
+            Self::Overflow => "overflow",
+            Self::Backup => "backup",
         }
     }
 }
@@ -199,6 +224,8 @@ pub enum By<'a> {
     RoundRobin,
     /// See [`Balance::LeastConnections`].
     LeastConnections,
+    /// See [`Balance::Random`].
+    Random,
     /// See [`Balance::RandomTwo`].
     RandomTwo,
 }
@@ -225,6 +252,7 @@ pub fn plan<'a>(balance: Balance, rules: &Rules, request: &Request<'a>) -> Resul
         Balance::SourceIp => (By::Source(source()), Some(Cow::Owned(source()))),
         Balance::RoundRobin => (By::RoundRobin, client_id.map(Cow::Borrowed)),
         Balance::LeastConnections => (By::LeastConnections, client_id.map(Cow::Borrowed)),
+        Balance::Random => (By::Random, client_id.map(Cow::Borrowed)),
         Balance::RandomTwo => (By::RandomTwo, client_id.map(Cow::Borrowed)),
     };
     Ok(Plan { by, pin_key, no_key: None })
@@ -240,19 +268,47 @@ fn fall_back<'a>(rule: Rule, why: NoKey, source: impl Fn() -> String) -> Result<
     Ok(Plan { by, pin_key: None, no_key: Some(why) })
 }
 
+/// Whether a server can take a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It can.
+    In,
+    /// It could if it had room: its `max_conns` are there.
+    Full,
+    /// It is unavailable: connections failed lately.
+    Failed,
+    /// It can't: it is down, being drained, or was tried for this connection.
+    Out,
+}
+
+/// A server as it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seat {
+    /// Whether it can take a connection.
+    pub standing: Standing,
+    /// Whether it is a backup.
+    pub backup: bool,
+}
+
 /// An upstream as it is now.
 pub struct View<'a> {
-    /// The consistent hash over the servers.
+    /// The hash over the servers that are no backup: the others have weight 0 there.
     pub hash: &'a Hash,
-    /// The servers, in the order the hash knows them; those already tried are not usable.
-    pub loads: &'a [Load],
+    /// The hash over the backups.
+    pub backup_hash: &'a Hash,
+    /// See [`balance::bound`]; `None`: no bound.
+    pub bound: Option<f64>,
+    /// The servers, in the order the hashes know them.
+    pub seats: &'a [Seat],
+    /// What they carry; which of them are usable is set here.
+    pub loads: &'a mut [Load],
     /// Finds a server by its name.
     pub index_of: &'a dyn Fn(&str) -> Option<usize>,
     /// The pins.
     pub pins: &'a mut Pins,
     /// Whose turn it is.
     pub round_robin: &'a mut RoundRobin,
-    /// Uniform random numbers for [`Balance::RandomTwo`].
+    /// Uniform random numbers for [`Balance::Random`] and [`Balance::RandomTwo`].
     pub draws: [u64; 2],
     /// Whether a server was tried for this connection and could not be reached.
     pub failed_over: bool,
@@ -260,37 +316,134 @@ pub struct View<'a> {
 
 impl fmt::Debug for View<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("View").field("loads", &self.loads).finish_non_exhaustive()
+        f.debug_struct("View").field("loads", &self.loads).field("seats", &self.seats).finish_non_exhaustive()
     }
 }
 
-/// Chooses a server: its index, and why it. `None`: none is usable.
-pub fn choose(plan: &Plan<'_>, view: View<'_>) -> Option<(usize, ChosenBy)> {
-    let View { hash, loads, index_of, pins, round_robin, draws, failed_over } = view;
-    let usable = |index: usize| loads.get(index).is_some_and(|load| load.usable);
+/// Where a connection goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// To this server, for this reason.
+    Server(usize, ChosenBy),
+    /// Nowhere yet: who could take it has no room.
+    Full,
+    /// Nowhere.
+    Nobody,
+}
+
+/// Chooses a server.
+pub fn choose(plan: &Plan<'_>, mut view: View<'_>) -> Choice {
     let pinned = plan
         .pin_key
         .as_deref()
-        .and_then(|key| pins.get(key))
-        .and_then(|server| index_of(&server))
-        .filter(|&index| usable(index));
-    let (index, why) = match (&plan.by, pinned) {
-        (_, Some(index)) => (index, ChosenBy::Pin),
-        (By::Name(key), None) => (hash.choose(key.as_bytes(), usable)?, ChosenBy::Hash),
-        (By::Source(key), None) => (hash.choose(key.as_bytes(), usable)?, ChosenBy::SourceIp),
-        (By::RoundRobin, None) => (round_robin.next(loads)?, ChosenBy::RoundRobin),
-        (By::LeastConnections, None) => (round_robin.least_connections(loads)?, ChosenBy::LeastConnections),
-        (By::RandomTwo, None) => (random_two(loads, draws)?, ChosenBy::RandomTwo),
-    };
-    Some((index, if failed_over { ChosenBy::Failover } else { why }))
+        .and_then(|key| view.pins.get(key))
+        .and_then(|server| (view.index_of)(&server));
+    if let Some(index) = pinned
+        && view.seats.get(index).is_some_and(|seat| seat.standing == Standing::In)
+    {
+        return Choice::Server(index, if view.failed_over { ChosenBy::Failover } else { ChosenBy::Pin });
+    }
+    for backup in [false, true] {
+        if let Some((index, why)) = view.among(plan, Standing::In, backup) {
+            return Choice::Server(index, view.reason(plan, index, why));
+        }
+    }
+    if view.seats.iter().any(|seat| seat.standing == Standing::Full) {
+        return Choice::Full;
+    }
+    for backup in [false, true] {
+        if let Some((index, why)) = view.among(plan, Standing::Failed, backup) {
+            return Choice::Server(index, view.reason(plan, index, why));
+        }
+    }
+    Choice::Nobody
 }
 
-/// Whether a connection that reached its server is to be recorded as a pin.
+impl View<'_> {
+    /// The balancing's choice among the servers of one rank.
+    fn among(&mut self, plan: &Plan<'_>, standing: Standing, backup: bool) -> Option<(usize, ChosenBy)> {
+        let mut any = false;
+        for (load, seat) in self.loads.iter_mut().zip(self.seats) {
+            load.usable = seat.standing == standing && seat.backup == backup;
+            any |= load.usable;
+        }
+        if !any {
+            return None;
+        }
+        match &plan.by {
+            By::Name(key) => self.by_hash(key.as_bytes(), backup, ChosenBy::Hash),
+            By::Source(key) => self.by_hash(key.as_bytes(), backup, ChosenBy::SourceIp),
+            By::RoundRobin => self.in_turn(),
+            By::LeastConnections => {
+                let index = self.round_robin.least_connections(self.loads)?;
+                Some((index, ChosenBy::LeastConnections))
+            }
+            By::Random => Some((balance::random(self.loads, self.draws[0])?, ChosenBy::Random)),
+            By::RandomTwo => Some((random_two(self.loads, self.draws)?, ChosenBy::RandomTwo)),
+        }
+    }
+
+    fn in_turn(&mut self) -> Option<(usize, ChosenBy)> {
+        Some((self.round_robin.next(self.loads)?, ChosenBy::RoundRobin))
+    }
+
+    fn by_hash(&mut self, key: &[u8], backup: bool, why: ChosenBy) -> Option<(usize, ChosenBy)> {
+        let hash = if backup { self.backup_hash } else { self.hash };
+        let loads = &*self.loads;
+        let usable = |index: usize| loads.get(index).filter(|load| load.usable);
+        let bounded = self.bound.and_then(|factor| {
+            let all = || loads.iter().filter(|load| load.usable);
+            let connections = all().map(|load| load.connections).sum::<u64>() + 1;
+            let weights = all().map(|load| u64::from(load.weight)).sum();
+            let below =
+                |load: &Load| load.connections < balance::bound(factor, connections, load.weight, weights);
+            hash.choose(key, |index| usable(index).is_some_and(below))
+        });
+        match bounded.or_else(|| hash.choose(key, |index| usable(index).is_some())) {
+            Some(index) => Some((index, why)),
+            // What modulo does after its tries.
+            None => self.in_turn(),
+        }
+    }
+
+    /// Why this server, when the method said `why`: another word where it is not the one that was meant.
+    fn reason(&self, plan: &Plan<'_>, index: usize, why: ChosenBy) -> ChosenBy {
+        if self.seats.get(index).is_some_and(|seat| seat.backup) {
+            return ChosenBy::Backup;
+        }
+        if self.failed_over {
+            return ChosenBy::Failover;
+        }
+        let key = match &plan.by {
+            By::Name(key) => key,
+            By::Source(key) => key.as_str(),
+            _ => return why,
+        };
+        // Only an upstream in which something is amiss has another answer.
+        let amiss = |seat: &Seat| matches!(seat.standing, Standing::Full | Standing::Failed) && !seat.backup;
+        if self.bound.is_none() && !self.seats.iter().any(amiss) {
+            return why;
+        }
+        let counts = |index: usize| {
+            self.seats.get(index).is_some_and(|seat| seat.standing != Standing::Out && !seat.backup)
+        };
+        let Some(meant) = self.hash.choose(key.as_bytes(), counts).filter(|meant| *meant != index) else {
+            return why;
+        };
+        match self.seats.get(meant).map(|seat| seat.standing) {
+            Some(Standing::Failed) => ChosenBy::Failover,
+            _ => ChosenBy::Overflow,
+        }
+    }
+}
+
+/// Whether a connection that reached its server is to be recorded as a pin. A backup never is: it gives its devices
+/// back when the others are there again.
 pub const fn records(record: Record, why: ChosenBy) -> bool {
     match record {
         Record::Operator => false,
         Record::Failover => matches!(why, ChosenBy::Failover),
-        Record::All => !matches!(why, ChosenBy::Pin),
+        Record::All => !matches!(why, ChosenBy::Pin | ChosenBy::Backup),
     }
 }
 

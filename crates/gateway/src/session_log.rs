@@ -17,7 +17,7 @@ use tokio::task::AbortHandle;
 use crate::accept::{Listener, Open};
 use crate::error::{End, Refusal};
 use crate::route::{ChosenBy, NoKey};
-use crate::upstream::Slot;
+use crate::server::Slot;
 
 /// A connection's id: unique among the gateways that send to a broker, as far as clocks allow, and for ever in
 /// this process.

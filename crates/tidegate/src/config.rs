@@ -285,9 +285,20 @@ mod tests {
             ..defaults.listeners[0].clone()
         };
         assert_eq!(*listener, other);
-        let (proxy_protocol, servers) = (upstream.proxy_protocol, upstream.servers.clone());
-        let other =
-            gateway::config::UpstreamConfig { proxy_protocol, servers, ..defaults.upstreams[0].clone() };
+        let (proxy_protocol, tries_timeout) = (upstream.proxy_protocol, upstream.tries_timeout);
+        let servers = upstream.servers.clone();
+        let server = gateway::config::ServerConfig {
+            name: servers[1].name.clone(),
+            address: servers[1].address.clone(),
+            ..defaults.upstreams[0].servers[1].clone()
+        };
+        assert_eq!(servers[1], server);
+        let other = gateway::config::UpstreamConfig {
+            proxy_protocol,
+            tries_timeout,
+            servers,
+            ..defaults.upstreams[0].clone()
+        };
         assert_eq!(*upstream, other);
         assert_eq!(config.engine, EngineConfig::default());
         assert_eq!(config.admin, Some(AdminConfig::default()));

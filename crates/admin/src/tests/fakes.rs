@@ -205,6 +205,11 @@ impl FakeGateway {
             name: name.into(),
             address: "10.0.0.2:1883".into(),
             weight: 1,
+            backup: false,
+            max_conns: 0,
+            unavailable_total: 0,
+            downtime_ms: 0,
+            connect_us: 0,
             state: state.into(),
             connections: 0,
             connections_total: 0,
@@ -265,6 +270,9 @@ impl GatewayAdmin for FakeGateway {
             balance: "client_id".into(),
             hash: "rendezvous".into(),
             pins: self.0.lock().unwrap().len(),
+            queue: 0,
+            queued: 0,
+            queued_total: 0,
             servers: servers.into(),
         }]
     }

@@ -216,3 +216,97 @@ fn random_two_draws_by_weight() {
     assert_eq!(random_two(&one, [7, 7]), Some(0));
     assert_eq!(random_two(&[], [7, 7]), None);
 }
+
+/// nginx as it is written: a current, an effective and a configured weight for each peer.
+struct NginxPeer {
+    weight: i64,
+    effective: i64,
+    current: i64,
+}
+
+proptest! {
+    /// Turns and failures in any order, with any of the servers unusable in any turn.
+    #[test]
+    fn turns_and_what_failures_cost_are_nginxs(
+        weights in prop::collection::vec(1_u32..8, 1..6), max_fails in 1_u32..4,
+        turns in prop::collection::vec((any::<u8>(), any::<bool>()), 1..80),
+    ) {
+        let peer = |weight: &u32| NginxPeer { weight: i64::from(*weight), effective: i64::from(*weight), current: 0 };
+        let mut peers: Vec<_> = weights.iter().map(peer).collect();
+        let mut ours = RoundRobin::default();
+        for (out, fails) in turns {
+            let usable = |index: usize| out >> index & 1 == 0;
+            let loads: Vec<_> = weights.iter().enumerate()
+                .map(|(index, weight)| Load { weight: *weight, connections: 0, usable: usable(index) }).collect();
+            let (mut total, mut best) = (0, None);
+            for index in (0..peers.len()).filter(|index| usable(*index)) {
+                let effective = peers[index].effective;
+                peers[index].current += effective;
+                total += effective;
+                if effective < peers[index].weight {
+                    peers[index].effective += 1;
+                }
+                if best.is_none_or(|best: usize| peers[index].current > peers[best].current) {
+                    best = Some(index);
+                }
+            }
+            prop_assert_eq!(ours.next(&loads), best);
+            let Some(best) = best else { continue };
+            peers[best].current -= total;
+            if fails {
+                peers[best].effective = (peers[best].effective - peers[best].weight / i64::from(max_fails)).max(0);
+                ours.failed(best, weights[best], max_fails);
+            }
+        }
+    }
+
+    /// Counting a weight in parts changes no turn.
+    #[test]
+    fn a_unit_changes_no_turn(weights in prop::collection::vec(1_u32..8, 1..6), fails in any::<u64>()) {
+        let loads = |unit: u32| -> Vec<_> {
+            weights.iter().map(|weight| Load { weight: weight * unit, connections: 0, usable: true }).collect()
+        };
+        let (mut one, mut many) = (RoundRobin::new(1), RoundRobin::new(100));
+        for turn in 0..64 {
+            let index = one.next(&loads(1)).unwrap();
+            prop_assert_eq!(many.next(&loads(100)), Some(index));
+            if fails >> turn & 1 == 1 {
+                one.failed(index, weights[index], 1);
+                many.failed(index, weights[index] * 100, 1);
+            }
+        }
+    }
+
+    /// Memcached's way, which nginx names as its model.
+    #[test]
+    fn modulo_is_cache_memcacheds_number(key in ".{0,24}", weights in prop::collection::vec(1_u32..9, 1..7), out in any::<u8>()) {
+        let servers: Vec<_> = names(weights.len()).into_iter().zip(weights.clone()).collect();
+        let wide: Vec<usize> = weights.iter().enumerate()
+            .flat_map(|(index, weight)| std::iter::repeat_n(index, *weight as usize)).collect();
+        let number = |text: String| (crc32fast::hash(text.as_bytes()) >> 16 & 0x7fff) as usize;
+        let mut hash = number(key.clone());
+        let mut oracle = None;
+        for again in 1..=21 {
+            let index = wide[hash % wide.len()];
+            if out >> index & 1 == 0 {
+                oracle = Some(index);
+                break;
+            }
+            hash += number(format!("{again}{key}"));
+        }
+        let got = hash_of(&servers).choose(key.as_bytes(), |index| out >> index & 1 == 0);
+        prop_assert_eq!(got, oracle);
+    }
+}
+
+fn hash_of(servers: &[(String, u32)]) -> Hash {
+    hash(HashKind::Modulo, servers)
+}
+
+#[test]
+fn one_drawn_by_weight_gets_its_weights_share() {
+    let loads = [1_u32, 3, 2].map(|weight| Load { weight, connections: 99, usable: weight != 2 });
+    let heavy = (0..400).filter(|&number| random(&loads, number) == Some(1)).count();
+    assert_eq!(heavy, 300);
+    assert_eq!(random(&[], 3), None);
+}

@@ -47,6 +47,12 @@ fn a_small_configuration_has_the_documented_defaults() {
         [("emqx1", 3), ("10.0.0.174:1883", 1)],
         "a server without a name is its address as written"
     );
+    let server = &upstream.servers[1];
+    assert_eq!((server.max_fails, server.fail_timeout, server.max_conns), (1, SECOND * 10, 0));
+    assert_eq!((server.backup, server.down, server.slow_start), (false, false, Duration::ZERO));
+    assert_eq!((upstream.hash_balance_factor, upstream.tries_timeout), (None, None));
+    assert_eq!((upstream.queue, upstream.queue_timeout), (0, SECOND * 60));
+    assert_eq!((listener.max_connections_per_address, &*listener.access), (0, &[][..]));
 }
 
 #[test]
@@ -62,6 +68,8 @@ upstream = "b"
 proxy_protocol = true
 trusted_proxies = ["10.0.0.0/8"]
 max_connections = 5
+max_connections_per_address = 3
+access = [ { deny = "10.0.0.7" }, { allow = "10.0.0.0/8" }, { allow = "fd00::/8" }, { deny = "all" } ]
 accept_rate = "2000/s"
 preread_timeout = "3s"
 preread_size = "4KiB"
@@ -74,14 +82,18 @@ half_closed_timeout = "5s"
 name = "b"
 balance = "username"
 hash = "ketama"
+hash_balance_factor = 1.25
 transport = "tcp"
 proxy_protocol = "v2"
 source_addresses = ["127.0.0.3", "127.0.0.4"]
 connect_timeout = "500ms"
 tries = 2
+tries_timeout = "7s"
+queue = 9
+queue_timeout = "3s"
 pins = "all"
 max_pins = 7
-servers = [ { address = "a.example:1883" }, { address = "[::1]:1883" }, { address = "127.0.0.1:1883" } ]
+servers = [ { address = "a.example:1883", max_fails = 3, fail_timeout = "30s", max_conns = 100, backup = true, down = true }, { address = "[::1]:1883" }, { address = "127.0.0.1:1883" } ]
 "#,
     )
     .unwrap();
@@ -103,6 +115,16 @@ servers = [ { address = "a.example:1883" }, { address = "[::1]:1883" }, { addres
     assert_eq!((upstream.proxy_protocol, upstream.pins), (ProxyOut::V2, Record::All));
     assert_eq!(upstream.source_addresses.len(), 2);
     assert_eq!((upstream.tries, upstream.max_pins, upstream.connect_timeout), (2, 7, SECOND / 2));
+    assert_eq!((upstream.hash_balance_factor, upstream.tries_timeout), (Some(1.25), Some(SECOND * 7)));
+    assert_eq!((upstream.queue, upstream.queue_timeout), (9, SECOND * 3));
+    let server = &upstream.servers[0];
+    assert_eq!((server.max_fails, server.fail_timeout, server.max_conns), (3, SECOND * 30, 100));
+    assert!(server.backup && server.down && !upstream.servers[1].backup && !upstream.servers[1].down);
+    assert_eq!(listener.max_connections_per_address, 3);
+    let rules: Vec<_> = listener.access.iter().map(|rule| (rule.allow, rule.network)).collect();
+    let network = |text| access::parse(text).unwrap();
+    let expect = [(false, "10.0.0.7"), (true, "10.0.0.0/8"), (true, "fd00::/8"), (false, "all")];
+    assert_eq!(rules, expect.map(|(allow, text)| (allow, network(text))));
 }
 
 #[test]
@@ -195,5 +217,67 @@ fn a_gateway_is_not_its_own_server() {
     }
     for (bind, server) in [("127.0.0.1:1880", "127.0.0.1:1883"), ("127.0.0.1:1880", "127.0.0.2:1880")] {
         assert!(parse(&text(bind, server)).is_ok(), "{bind} {server}");
+    }
+}
+
+/// An upstream with these lines and this list of servers.
+fn upstream_problems(lines: &str, servers: &str) -> Vec<String> {
+    let text = format!(
+        "[gateway]\n[[gateway.listeners]]\nbind = \"0.0.0.0:1880\"\nupstream = \"b\"\n\
+         [[gateway.upstreams]]\nname = \"b\"\n{lines}\nservers = [ {servers} ]\n"
+    );
+    parse(&text).err().unwrap_or_default()
+}
+
+#[test]
+fn what_contradicts_the_balancing_is_a_problem() {
+    let slow = "{ address = \"a:1\" }, { address = \"b:1\", slow_start = \"30s\" }";
+    for balance in ["client_id", "username", "source_ip"] {
+        let problems = upstream_problems(&format!("balance = \"{balance}\""), slow);
+        assert!(
+            problems[0].contains("servers[1]: ") && problems[0].contains("no slow_start in b:1"),
+            "{problems:?}"
+        );
+    }
+    for balance in ["round_robin", "least_connections", "random", "random_two"] {
+        assert!(upstream_problems(&format!("balance = \"{balance}\""), slow).is_empty());
+    }
+    let plain = "{ address = \"a:1\" }";
+    for (lines, word) in [
+        ("hash = \"modulo\"\nhash_balance_factor = 1.5", "only with hash = "),
+        ("balance = \"random\"\nhash_balance_factor = 1.5", "only with balance = "),
+        ("hash_balance_factor = 0.5", "0 (off), or from 1"),
+        ("hash_balance_factor = -1", "a number from 0 to 1000"),
+        ("hash_balance_factor = \"x\"", "a number from 0 to 1000"),
+        ("hash = \"plain\"", "one of \"rendezvous\", \"ketama\", \"modulo\""),
+    ] {
+        let problems = upstream_problems(lines, plain);
+        assert!(problems.len() == 1 && problems[0].contains(word), "{lines}: {problems:?}");
+    }
+    for lines in ["hash_balance_factor = 0", "hash_balance_factor = 1", "hash_balance_factor = 2.5"] {
+        assert!(upstream_problems(lines, plain).is_empty(), "{lines}");
+    }
+}
+
+#[test]
+fn each_rule_of_an_access_list_is_one_word_with_one_network() {
+    let problems = |access: &str| {
+        let text =
+            SMALL.replace("upstream = \"brokers\"", &format!("upstream = \"brokers\"\naccess = {access}"));
+        parse(&text).err().unwrap_or_default()
+    };
+    assert!(problems("[{ allow = \"10.0.0.1\" }, { deny = \"all\" }]").is_empty());
+    for (access, word) in [
+        ("[{ allow = \"10.0.0.0/33\" }]", "access[0].allow: \"10.0.0.0/33\": \"all\", a network"),
+        ("[{ deny = \"everybody\" }]", "access[0].deny: \"everybody\": \"all\", a network"),
+        ("[{ deny = 7 }]", "access[0].deny: 7: a string"),
+        ("[{ allow = \"all\", deny = \"all\" }]", "either `allow` or `deny`"),
+        ("[{ allow = \"all\", deny = 7 }]", "access[0].deny: 7: a string"),
+        ("[{ }]", "either `allow` or `deny`"),
+        ("[{ allows = \"all\" }]", "did you mean"),
+        ("[\"all\"]", "a table"),
+    ] {
+        let problems = problems(access);
+        assert!(problems.iter().any(|problem| problem.contains(word)), "{access}: {problems:?}");
     }
 }

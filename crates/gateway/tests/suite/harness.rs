@@ -172,10 +172,10 @@ pub(crate) fn addresses(brokers: &[Broker]) -> Vec<SocketAddr> {
     brokers.iter().map(|broker| broker.address).collect()
 }
 
-/// An address where nobody listens, and nobody will: the port stays bound.
+/// An address where nobody listens, and nobody will before [`Nobody::arrives`]: the port stays bound.
 pub(crate) struct Nobody {
     pub(crate) address: SocketAddr,
-    _bound: socket2::Socket,
+    bound: socket2::Socket,
 }
 
 impl Nobody {
@@ -183,7 +183,15 @@ impl Nobody {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
         let address = socket.local_addr().unwrap().as_socket().unwrap();
-        Self { address, _bound: socket }
+        Self { address, bound: socket }
+    }
+
+    /// From now on a broker listens there.
+    pub(crate) fn arrives(self) -> Broker {
+        self.bound.listen(128).unwrap();
+        self.bound.set_nonblocking(true).unwrap();
+        let listener = TcpListener::from_std(self.bound.into()).unwrap();
+        Broker { listener, address: self.address }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Our ketama against nginx: the same key goes to the same server, for thousands of keys.
+//! Our ketama, modulo and round robin against nginx: the same key or turn goes to the same server, thousands of times.
 //!
 //! The keys are what nginx takes for `$proxy_protocol_addr`: addresses as text. Some answers of nginx 1.22.1 are
 //! pinned here; the live test asks the nginx of this machine, where there is one with its stream module (Debian:
@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use gateway::balance::{Hash, HashKind};
+use gateway::balance::{Hash, HashKind, Load, RoundRobin};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -18,9 +18,9 @@ use crate::harness::{Broker, eventually, soon, whoever};
 /// Servers with weights, and which of them is `down`.
 const SERVERS: [(u32, bool); 5] = [(1, false), (2, false), (1, true), (5, false), (1, false)];
 
-fn ours(servers: &[SocketAddr]) -> Hash {
+fn ours(kind: HashKind, servers: &[SocketAddr]) -> Hash {
     let names: Vec<_> = servers.iter().map(ToString::to_string).collect();
-    Hash::new(HashKind::Ketama, names.iter().zip(SERVERS).map(|(name, (weight, _))| (name.as_str(), weight)))
+    Hash::new(kind, names.iter().zip(SERVERS).map(|(name, (weight, _))| (name.as_str(), weight)))
 }
 
 fn choose(hash: &Hash, key: &str) -> usize {
@@ -42,7 +42,7 @@ fn keys(count: usize) -> Vec<String> {
 fn the_answers_of_nginx_are_pinned() {
     let servers: Vec<SocketAddr> =
         (0..5).map(|n| SocketAddr::from(([127, 0, 0, 10 + n], 28_100 + u16::from(n)))).collect();
-    let hash = ours(&servers);
+    let hash = ours(HashKind::Ketama, &servers);
     let answers: Vec<_> = keys(40).iter().map(|key| choose(&hash, key)).collect();
     assert_eq!(answers, GOLDEN);
 }
@@ -63,7 +63,7 @@ impl Drop for Nginx {
 
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
-fn start(folder: &Path, listen: SocketAddr, servers: &[SocketAddr]) -> Option<Nginx> {
+fn start(folder: &Path, listen: SocketAddr, method: &str, servers: &[SocketAddr]) -> Option<Nginx> {
     let mut list = String::new();
     for (server, (weight, down)) in servers.iter().zip(SERVERS) {
         let _ = writeln!(list, "server {server} weight={weight}{};", if down { " down" } else { "" });
@@ -72,7 +72,7 @@ fn start(folder: &Path, listen: SocketAddr, servers: &[SocketAddr]) -> Option<Ng
     let text = format!(
         "load_module {MODULE};\ndaemon off;\nmaster_process off;\npid {folder}/pid;\nerror_log {folder}/log;\n\
          events {{ worker_connections 512; }}\n\
-         stream {{ upstream fleet {{ hash $proxy_protocol_addr consistent;\n{list} }}\n\
+         stream {{ upstream fleet {{ {method}\n{list} }}\n\
          server {{ listen {listen} proxy_protocol; proxy_pass fleet; }} }}\n"
     );
     let file = format!("{folder}/nginx.conf");
@@ -94,21 +94,47 @@ async fn ask(nginx: SocketAddr, brokers: &[Broker], key: &str) -> usize {
     index
 }
 
-#[tokio::test]
-async fn a_cut_over_from_nginx_moves_no_device() {
+/// An nginx with that method before these brokers, where there is one.
+async fn nginx(method: &str, brokers: &[Broker]) -> Option<(Nginx, SocketAddr, tempfile::TempDir)> {
     if !Path::new(MODULE).exists() {
         eprintln!("no nginx with its stream module here: the pinned answers must do");
-        return;
+        return None;
     }
-    let brokers = Broker::fleet::<5>().await;
-    let servers = crate::harness::addresses(&brokers);
+    let servers = crate::harness::addresses(brokers);
     let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let _nginx = start(folder.path(), listen, &servers).expect("nginx can be started");
+    let nginx = start(folder.path(), listen, method, &servers).expect("nginx can be started");
+    // It closes a connection without a PROXY header, and no server hears of it.
     eventually(|| std::net::TcpStream::connect(listen).ok()).await;
-    // The probe above was no device: whoever it reached has it in its queue.
-    let hash = ours(&servers);
-    for key in keys(2_000) {
-        assert_eq!(choose(&hash, &key), ask(listen, &brokers, &key).await, "{key}");
+    Some((nginx, listen, folder))
+}
+
+#[tokio::test]
+async fn a_cut_over_from_nginx_moves_no_device() {
+    for (method, kind) in [
+        ("hash $proxy_protocol_addr consistent;", HashKind::Ketama),
+        ("hash $proxy_protocol_addr;", HashKind::Modulo),
+    ] {
+        let brokers = Broker::fleet::<5>().await;
+        let Some((_nginx, listen, _folder)) = nginx(method, &brokers).await else { return };
+        let hash = ours(kind, &crate::harness::addresses(&brokers));
+        for key in keys(2_000) {
+            assert_eq!(choose(&hash, &key), ask(listen, &brokers, &key).await, "{kind:?} {key}");
+        }
     }
+}
+
+#[tokio::test]
+async fn turns_by_weight_are_nginxs_turns() {
+    let brokers = Broker::fleet::<5>().await;
+    let Some((_nginx, listen, _folder)) = nginx("", &brokers).await else { return };
+    let loads = SERVERS.map(|(weight, down)| Load { weight, connections: 0, usable: !down });
+    let mut turns = RoundRobin::default();
+    let keys = keys(300);
+    let mut theirs = Vec::new();
+    for key in &keys {
+        theirs.push(ask(listen, &brokers, key).await);
+    }
+    let ours: Vec<_> = keys.iter().filter_map(|_| turns.next(&loads)).collect();
+    assert_eq!(ours, theirs);
 }

@@ -7,7 +7,9 @@
 mod admin;
 mod arrival;
 mod harness;
+mod health;
 mod ketama;
+mod limits;
 mod proxy;
 mod relay;
 mod reload;

@@ -89,6 +89,18 @@ impl<'a> Table<'a> {
         })
     }
 
+    /// A number within a range, with a fraction or without: `1.25`, `2`.
+    pub fn number(&mut self, key: &str, allowed: RangeInclusive<f64>) -> Option<f64> {
+        let text = format!("a number from {} to {}", allowed.start(), allowed.end());
+        self.get(key, &text, |node| match node.value {
+            Value::Integer(_) | Value::Float => {
+                let number: f64 = node.written.as_deref()?.replace('_', "").parse().ok()?;
+                allowed.contains(&number).then_some(number)
+            }
+            _ => None,
+        })
+    }
+
     /// A duration such as `"10s"` or `"1m30s"`, within a range.
     pub fn duration(&mut self, key: &str, allowed: RangeInclusive<Duration>) -> Option<Duration> {
         let text = format!(
