@@ -227,7 +227,7 @@ impl ConnectionArgs {
 }
 
 /// `host:port`, with brackets where the host is an IPv6 address.
-fn join(host: &str, port: u16) -> String {
+pub(crate) fn join(host: &str, port: u16) -> String {
     if host.contains(':') && !host.starts_with('[') {
         format!("[{host}]:{port}")
     } else {
@@ -300,7 +300,7 @@ pub(crate) fn qos(text: &str) -> Result<QoS, String> {
     text.parse().ok().and_then(QoS::from_u8).ok_or_else(|| "allowed: 0, 1, 2".to_owned())
 }
 
-fn protocol_version(text: &str) -> Result<Version, String> {
+pub(crate) fn protocol_version(text: &str) -> Result<Version, String> {
     match text {
         "5" | "mqttv5" => Ok(Version::V5),
         "311" | "mqttv311" => Ok(Version::V311),
@@ -309,7 +309,7 @@ fn protocol_version(text: &str) -> Result<Version, String> {
     }
 }
 
-fn password(text: &str) -> Result<Password, String> {
+pub(crate) fn password(text: &str) -> Result<Password, String> {
     Ok(Password::from(text))
 }
 

@@ -1,5 +1,6 @@
-//! Command line tools that talk to brokers and to the REST API: pub, sub, ctl.
+//! Command line tools that talk to brokers and to the REST API: pub, sub, bench, ctl.
 
+pub mod bench;
 mod connection;
 pub mod ctl;
 mod properties;

@@ -41,6 +41,8 @@ enum Command {
     Pub(cli::publish::Args),
     /// Subscribe and print messages, with the flags of mosquitto_sub
     Sub(cli::subscribe::Args),
+    /// Put load on a broker or a gateway of any make, and measure
+    Bench(cli::bench::Args),
     /// Look at a running process and steer it, through its REST API
     Ctl(cli::ctl::Args),
 }
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Some(Command::Demo(args)) => demo::run(args),
         Some(Command::Pub(args)) => cli::publish::run(args),
         Some(Command::Sub(args)) => cli::subscribe::run(args),
+        Some(Command::Bench(args)) => cli::bench::run(&args),
         Some(Command::Ctl(args)) => cli::ctl::run(&args),
     }
 }

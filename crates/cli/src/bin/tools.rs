@@ -1,4 +1,4 @@
-//! `pub` and `sub` as a program of their own, for this crate's tests: cargo builds it before them. Users get them from
+//! `pub`, `sub` and `bench` as a program of their own, for this crate's tests: cargo builds it before them. Users get them from
 //! `tidegate`.
 
 use std::process::ExitCode;
@@ -11,11 +11,13 @@ enum Tool {
     Publish(cli::publish::Args),
     #[command(name = "sub")]
     Subscribe(cli::subscribe::Args),
+    Bench(cli::bench::Args),
 }
 
 fn main() -> ExitCode {
     match Tool::parse() {
         Tool::Publish(args) => cli::publish::run(args),
         Tool::Subscribe(args) => cli::subscribe::run(args),
+        Tool::Bench(args) => cli::bench::run(&args),
     }
 }

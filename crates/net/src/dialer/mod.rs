@@ -146,6 +146,25 @@ async fn connect_with(socket: Socket, addr: SocketAddr, first: &[u8]) -> io::Res
     Ok((stream, sent))
 }
 
+/// Begins a connection without waiting, for a program that polls its sockets itself: the socket does not block, and once
+/// it is writable it is connected, or `take_error` says why not.
+///
+/// # Errors
+/// `AddrNotAvailable` when the source address is not this machine's or has no port left to this server; or what the
+/// kernel said at once.
+pub fn begin(source: Option<IpAddr>, addr: SocketAddr) -> io::Result<std::net::TcpStream> {
+    let explained = |error: io::Error, what| match unusable(&error) {
+        true => told(&error, what, source, addr),
+        false => error,
+    };
+    let socket = open(source, addr).map_err(|error| explained(error, NO_SUCH_ADDRESS))?;
+    configure(&socket)?;
+    match socket.connect(&addr.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(explained(error, NO_PORT)),
+        _ => Ok(socket.into()),
+    }
+}
+
 /// No delay for small packets, and a keep-alive that finds a dead server. The interval and the number of probes are the
 /// system's: each option is a system call for each connection, and here none can be inherited.
 fn configure(socket: &Socket) -> io::Result<()> {

@@ -39,7 +39,7 @@ mod units;
 pub use ip_net::IpNet;
 pub use problem::{Problem, Problems};
 pub use table::Table;
-pub use units::{duration_text, size_text};
+pub use units::{duration_text, parse_duration, parse_size, size_text};
 
 /// A file that is TOML. Whether it makes sense is for [`Document::read`].
 #[derive(Debug)]

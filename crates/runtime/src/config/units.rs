@@ -15,8 +15,8 @@ const SIZE_UNITS: [(&str, u64); 7] = [
 ];
 const RATE_UNITS: [(&str, f64); 3] = [("s", 1.0), ("m", 60.0), ("h", 3600.0)];
 
-/// `"500ms"`, `"10s"`, `"1h"`; also several parts from great to small, `"1m30s"`.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+/// `"500ms"`, `"10s"`, `"1h"`; also several parts from great to small, `"1m30s"`. Nothing where it is no duration.
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut millis: u64 = 0;
     let mut smallest = u64::MAX;
@@ -35,8 +35,8 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     (smallest != u64::MAX).then(|| Duration::from_millis(millis))
 }
 
-/// `"512B"`, `"64KiB"`, `"10MB"`.
-pub(super) fn parse_size(text: &str) -> Option<u64> {
+/// `"512B"`, `"64KiB"`, `"10MB"`. Nothing where it is no size.
+pub fn parse_size(text: &str) -> Option<u64> {
     let (number, unit) = split_number(text)?;
     let (_, factor) = SIZE_UNITS.into_iter().find(|(name, _)| *name == unit)?;
     number.checked_mul(factor)
