@@ -91,11 +91,11 @@ pub(super) struct TrafficArgs {
     /// How long is measured, as 30s or 5m
     #[arg(short, long, default_value = "10s", value_parser = duration)]
     duration: Duration,
-    /// How long is sent before the measuring begins
-    #[arg(long, default_value = "1s", value_parser = duration)]
-    warmup: Duration,
-    /// QoS 1 and 2 messages of a publisher that may wait for their acknowledgement
-    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
+    /// How long is sent before the measuring begins [default: 1s, with -n 0s]
+    #[arg(long, value_parser = duration)]
+    warmup: Option<Duration>,
+    /// QoS 1 and 2 messages of a publisher that may wait for their acknowledgement; Mosquitto closes above 20 of QoS 2
+    #[arg(long, value_name = "COUNT", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
     inflight: u16,
     /// In a closed loop: messages of a publisher that its subscribers may not have got yet
     #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
@@ -162,7 +162,7 @@ impl TrafficArgs {
             size: self.size,
             rate: self.rate,
             count: self.count,
-            warmup: self.warmup,
+            warmup: self.warmup.unwrap_or(Duration::from_secs(u64::from(self.count.is_none()))),
             duration: self.duration,
             inflight: self.inflight,
             window: self.window,

@@ -139,7 +139,11 @@ impl Generator {
                 }
                 let theirs = connack.properties.receive_maximum.unwrap_or(u16::MAX);
                 if let Some(publisher) = self.publishers.get_mut(link.place) {
-                    publisher.outbound = Outbound::new(traffic.inflight.min(theirs));
+                    let inflight = traffic.inflight.min(theirs);
+                    publisher.outbound = Outbound::new(inflight);
+                    if traffic.qos > QoS::AtMostOnce {
+                        publisher.flow.limit_inflight(inflight.into());
+                    }
                 }
                 self.ready(index, now);
             }

@@ -59,6 +59,13 @@ impl Flow {
         Self { sent: 0, pace, held_back: false, freed_at: 0 }
     }
 
+    /// The server takes fewer unacknowledged messages than we would like.
+    pub(super) fn limit_inflight(&mut self, inflight: u64) {
+        if let Pace::Closed { burst, .. } = &mut self.pace {
+            *burst = (*burst).min(inflight / 4).max(1);
+        }
+    }
+
     /// Open loop: the time of one more message has come.
     pub(super) fn fall_due(&mut self) {
         if let Pace::Open { due } = &mut self.pace {
@@ -174,6 +181,16 @@ mod tests {
         assert_eq!(flow.allowance(FREE, 0), 1);
         flow.send();
         assert_eq!(flow.allowance(FREE, 0), 0);
+    }
+
+    #[test]
+    fn a_server_that_takes_less_than_a_burst_is_not_waited_for() {
+        let mut flow = Flow::closed(1_000, 1_000, 1, 100);
+        assert_eq!(flow.allowance(Room { unacknowledged: 5, ..FREE }, 0), 0);
+        flow.limit_inflight(5);
+        assert_eq!(flow.allowance(Room { unacknowledged: 5, ..FREE }, 0), 5);
+        flow.limit_inflight(1);
+        assert_eq!(flow.allowance(Room { unacknowledged: 1, ..FREE }, 0), 1);
     }
 
     #[test]

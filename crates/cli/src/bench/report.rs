@@ -129,6 +129,9 @@ impl ConnectionReport {
         if self.connected == 0 {
             notes.push("nothing connected".to_owned());
         }
+        if self.lost > 0 {
+            notes.push(format!("{} connections were lost on the way", grouped(self.lost)));
+        }
         if self.failures.contains_key("no_descriptor") {
             notes.push("this process ran out of descriptors: ulimit -n".to_owned());
         }

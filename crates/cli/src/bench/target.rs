@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use client::Password;
 use mqtt::Version;
 use mqtt::packet::{Connect, ConnectProperties};
 
@@ -118,11 +117,6 @@ impl TargetArgs {
     fn named(&self, host: &str) -> String {
         let has_port = host.parse::<SocketAddr>().is_ok() || host.matches(':').count() == 1;
         if has_port { host.to_owned() } else { join(host, self.port) }
-    }
-
-    /// For the client of the `client` crate.
-    pub(super) fn credentials(&self) -> (Option<String>, Option<Password>) {
-        (self.username.clone(), self.password.clone().map(Password::from))
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod admin;
 mod bad_input;
+mod bench;
 mod broker_messages;
 mod broker_protocol;
 mod broker_sessions;

@@ -1,0 +1,154 @@
+//! `tidegate bench` against our broker and against Mosquitto: small counts, every number checked that can be known.
+
+use std::net::SocketAddr;
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::harness::address::{at, own};
+use crate::harness::process::{run, text};
+use crate::harness::server::tidegate;
+use crate::harness::{Mosquitto, Site, Tidegate};
+
+/// Runs a bench without progress lines.
+#[track_caller]
+fn bench(to: SocketAddr, bench: &str, arguments: &[&str]) -> Output {
+    let (host, port) = (to.ip().to_string(), to.port().to_string());
+    run(&mut tidegate(&[&["bench", bench, "-h", &host, "-p", &port, "--quiet"], arguments].concat()))
+}
+
+/// The document of a bench, and whether it passed, which agrees with the exit status.
+#[track_caller]
+fn measured(to: SocketAddr, name: &str, arguments: &[&str]) -> (Value, bool) {
+    let output = bench(to, name, &[arguments, &["--json"]].concat());
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    let document: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}\n{err}"));
+    assert_eq!(document["bench"], name);
+    assert_eq!(document["passed"], output.status.success(), "{document:#}");
+    (document, output.status.success())
+}
+
+/// Every shape at every QoS and version: all arrive, once, in order, and their times are told.
+#[track_caller]
+fn every_message_arrives(to: SocketAddr) {
+    let count = 300_u64;
+    for (name, shape, copies, version, qos) in [
+        ("pubsub", &["-c", "3"][..], 1, "31", "0"),
+        ("pubsub", &["-c", "3"], 1, "311", "1"),
+        ("pubsub", &["-c", "3"], 1, "5", "2"),
+        ("fanout", &["-c", "4", "--publishers", "2"], 4, "5", "0"),
+        ("fanout", &["-c", "4"], 4, "311", "1"),
+        ("fanin", &["-c", "5", "--subscribers", "2"], 2, "31", "2"),
+        ("fanin", &["-c", "5", "--subscribers", "3", "--share", "g"], 1, "5", "1"),
+    ] {
+        for pace in [&[][..], &["-R", "2000"]] {
+            let rest = ["-V", version, "-q", qos, "-n", "300", "-t", "x/%r/%i"];
+            let (document, passed) = measured(to, name, &[shape, &rest, pace].concat());
+            let messages = &document["messages"];
+            let what = format!("{name} {version} {qos} {pace:?}: {document:#}");
+            assert!(passed, "{what}");
+            assert_eq!(messages["loop"], if pace.is_empty() { "closed" } else { "open" }, "{what}");
+            assert_eq!(messages["sent"], count, "{what}");
+            for (field, value) in [("received", count * copies), ("expected", count * copies), ("lost", 0)] {
+                assert_eq!(messages[field], value, "{field} of {what}");
+            }
+            assert_eq!(messages["duplicates"], 0, "{what}");
+            assert_eq!(messages["out_of_order"].as_u64().unwrap_or(0), 0, "{what}");
+            assert_eq!(messages["latency_ms"]["count"], count * copies, "{what}");
+            let acknowledged = messages["acknowledged_ms"]["count"].as_u64().unwrap_or(0);
+            assert_eq!(acknowledged, if qos == "0" { 0 } else { count }, "{what}");
+        }
+    }
+}
+
+#[test]
+fn bench_sees_every_message_arrive_at_our_broker() {
+    let broker = Tidegate::broker("node1");
+    every_message_arrives(broker.mqtt());
+    assert_eq!(broker.metric("tidegate_broker_subscriptions"), 0.0, "it leaves nothing behind");
+}
+
+#[test]
+fn bench_sees_every_message_arrive_at_mosquitto() {
+    every_message_arrives(Mosquitto::start().mqtt());
+}
+
+#[test]
+fn an_open_loop_keeps_its_rate_and_measures_without_the_warm_up() {
+    let mosquitto = Mosquitto::start();
+    let arguments = ["-c", "4", "-R", "500", "-d", "1s", "--warmup", "200ms", "-q", "1"];
+    let (document, passed) = measured(mosquitto.mqtt(), "pubsub", &arguments);
+    let messages = &document["messages"];
+    assert!(passed, "{document:#}");
+    // The schedule has 600 turns; 500 of them are in the measured second.
+    assert_eq!(
+        (messages["sent"].as_u64(), messages["seconds"].as_f64()),
+        (Some(600), Some(1.0)),
+        "{document:#}"
+    );
+    assert_eq!(messages["latency_ms"]["count"], 500, "{document:#}");
+}
+
+#[test]
+fn bench_conn_holds_clients_from_all_its_addresses() {
+    let mosquitto = Mosquitto::start();
+    let arguments = ["-c", "60", "-R", "300", "-d", "0s", "-A", "127.3.9.1-127.3.9.3", "-i", "held-"];
+    let (document, passed) = measured(mosquitto.mqtt(), "conn", &arguments);
+    assert!(passed, "{document:#}");
+    let connections = &document["connections"];
+    assert_eq!((&connections["asked"], &connections["connected"]), (&60.into(), &60.into()), "{document:#}");
+    assert_eq!(connections["connect_ms"]["count"], 60, "{document:#}");
+    // Sixty at 300 a second take a fifth of a second, not less.
+    assert!(connections["seconds"].as_f64() >= Some(0.19), "{document:#}");
+    for (client, address) in [("held-0", "127.3.9.1"), ("held-1", "127.3.9.2"), ("held-59", "127.3.9.3")] {
+        assert_eq!(mosquitto.connects_of(client), 1);
+        mosquitto.process.err.line_with(&[&format!("from {address}:"), &format!(" as {client} (")]);
+    }
+}
+
+#[test]
+fn clients_that_are_refused_are_counted_by_reason() {
+    let broker = Site::new("node1").broker("", "max_connections = 5").start();
+    let (document, passed) = measured(broker.mqtt(), "conn", &["-c", "8", "-d", "0s", "-V", "5"]);
+    assert!(passed, "some connected: {document:#}");
+    let connections = &document["connections"];
+    assert_eq!((&connections["connected"], &connections["failed"]), (&5.into(), &3.into()), "{document:#}");
+    let reasons: u64 = connections["failures"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
+    assert_eq!(reasons, 3, "{document:#}");
+    // Nobody there at all.
+    let (document, passed) = measured(at(own(), 9), "conn", &["-c", "2", "-d", "0s"]);
+    assert!(!passed);
+    assert_eq!(document["connections"]["failures"]["refused"], 2, "{document:#}");
+    assert_eq!(document["notes"][0], "nothing connected");
+}
+
+#[test]
+fn the_table_tells_what_the_document_does() {
+    let mosquitto = Mosquitto::start();
+    let output = bench(mosquitto.mqtt(), "fanout", &["-c", "3", "-n", "50", "-q", "1"]);
+    let out = text(&output.stdout);
+    assert!(output.status.success(), "{out}");
+    for expected in
+        ["1 publishers, 3 subscribers", "lost       0 of 150, 0 duplicates, 0 out of order", "p99.9"]
+    {
+        assert!(out.contains(expected), "{out}");
+    }
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn wrong_flags_are_told_before_anything_connects() {
+    let nobody = at(own(), 9);
+    for (name, arguments, expected) in [
+        ("fanin", &["-t", "a/b"][..], "%i is needed"),
+        ("pubsub", &["-t", "a/#/%i"], "wildcard"),
+        ("pubsub", &["-s", "8"], "24"),
+        ("pubsub", &["-R", "0"], "per second"),
+        ("conn", &["-P", "x"], "user name"),
+        ("conn", &["-A", "127.0.0.9-127.0.0.1"], "ranges"),
+    ] {
+        let output = bench(nobody, name, arguments);
+        assert!(!output.status.success());
+        assert!(text(&output.stderr).contains(expected), "{arguments:?}: {}", text(&output.stderr));
+    }
+}
