@@ -145,6 +145,13 @@ pub(super) struct FaninArgs {
     pub(super) traffic: TrafficArgs,
 }
 
+impl ConnArgs {
+    fn at_once(&self) -> usize {
+        let usual = if self.rate.is_some() { AT_ONCE_BY_RATE } else { AT_ONCE };
+        self.inflight.unwrap_or(usual) as usize
+    }
+}
+
 impl TrafficArgs {
     fn traffic(
         &self,
@@ -162,7 +169,7 @@ impl TrafficArgs {
             size: self.size,
             rate: self.rate,
             count: self.count,
-            warmup: self.warmup.unwrap_or(Duration::from_secs(u64::from(self.count.is_none()))),
+            warmup: self.warmup.unwrap_or_else(|| Duration::from_secs(u64::from(self.count.is_none()))),
             duration: self.duration,
             inflight: self.inflight,
             window: self.window,
@@ -201,7 +208,7 @@ impl Bench {
                 traffic: None,
                 clients: args.clients,
                 connect_rate: args.rate,
-                at_once: args.inflight.unwrap_or(args.rate.map_or(AT_ONCE, |_| AT_ONCE_BY_RATE)) as usize,
+                at_once: args.at_once(),
                 hold: args.duration,
             },
             Self::Pubsub(args) => {

@@ -383,7 +383,7 @@ impl Generator {
         let Some(link) = self.links.get_mut(index) else { return };
         match (link.stage, packet) {
             (Stage::Ready | Stage::Subscribing, Packet::Publish(publish)) => {
-                self.arrived(index, &publish, now)
+                self.arrived(index, &publish, now);
             }
             (Stage::Ready, Packet::Puback(ack)) => self.puback(index, &ack, now),
             (Stage::Ready, Packet::Pubrec(ack)) => self.pubrec(index, &ack, now),

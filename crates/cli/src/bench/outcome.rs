@@ -211,20 +211,20 @@ mod tests {
 
     #[test]
     fn everybody_is_owed_every_message_of_those_it_hears() {
-        let mut messages = Messages::default();
-        messages.published = BTreeMap::from([(0, sent(10)), (1, Published { refused: 1, ..sent(4) })]);
-        let heard = |got| Heard { publishers: 0..2, got: Got::Everything(got) };
-        messages.heard =
-            vec![heard(vec![sequence(0..10), sequence(0..3)]), heard(vec![sequence(0..7), sequence([])])];
+        let published = BTreeMap::from([(0, sent(10)), (1, Published { refused: 1, ..sent(4) })]);
+        let by_two = |got| Heard { publishers: 0..2, got: Got::Everything(got) };
+        let heard =
+            vec![by_two(vec![sequence(0..10), sequence(0..3)]), by_two(vec![sequence(0..7), sequence([])])];
+        let messages = Messages { published, heard, ..Messages::default() };
         let expected = Balance { expected: 26, lost: 6, unowed: 0, shared_twice: 0 };
         assert_eq!(messages.balance(), expected);
     }
 
     #[test]
     fn without_an_acknowledgement_nothing_is_owed() {
-        let mut messages = Messages::default();
-        messages.published = BTreeMap::from([(0, Published { unacknowledged: 2, ..sent(10) })]);
-        messages.heard = vec![Heard { publishers: 0..1, got: Got::Everything(vec![sequence(0..7)]) }];
+        let published = BTreeMap::from([(0, Published { unacknowledged: 2, ..sent(10) })]);
+        let heard = vec![Heard { publishers: 0..1, got: Got::Everything(vec![sequence(0..7)]) }];
+        let messages = Messages { published, heard, ..Messages::default() };
         assert_eq!(messages.balance(), Balance { expected: 10, lost: 3, unowed: 2, shared_twice: 0 });
     }
 
@@ -235,9 +235,9 @@ mod tests {
             numbers.iter().for_each(|number| assert!(share.arrived(*number)));
             Heard { publishers: 3..4, got: Got::Share(vec![share]) }
         };
-        let mut messages = Messages::default();
-        messages.published = BTreeMap::from([(3, sent(6))]);
-        messages.heard = vec![share(&[0, 2, 4]), share(&[1, 2])];
+        let published = BTreeMap::from([(3, sent(6))]);
+        let heard = vec![share(&[0, 2, 4]), share(&[1, 2])];
+        let messages = Messages { published, heard, ..Messages::default() };
         assert_eq!(messages.balance(), Balance { expected: 6, lost: 2, unowed: 0, shared_twice: 1 });
     }
 }

@@ -302,8 +302,10 @@ fn raise_descriptors(clients: u64) -> Result<(), String> {
 }
 
 fn report(wanted: &Wanted<'_>, target: &Target, outcome: &Outcome, threads: usize, run: Duration) -> Report {
-    let open =
-        wanted.traffic.as_ref().map_or(wanted.connect_rate.is_some(), |traffic| traffic.rate.is_some());
+    let open = match &wanted.traffic {
+        Some(traffic) => traffic.rate.is_some(),
+        None => wanted.connect_rate.is_some(),
+    };
     let balance = outcome.messages.balance();
     let mut report = Report {
         bench: wanted.name,
