@@ -402,7 +402,12 @@ impl Worker {
             return;
         }
         let durable = self.conn(id).and_then(|c| c.session.as_ref()).is_some_and(|s| s.durable);
-        let item = if durable { InFlight::Kept(Arc::clone(&next.message)) } else { InFlight::Transient };
+        let item = if durable {
+            let identifier = next.identifiers.first().copied().unwrap_or(0);
+            InFlight::Kept(Arc::clone(&next.message), identifier)
+        } else {
+            InFlight::Transient
+        };
         self.put_inflight(id, view, left, &form, item, false);
     }
 }

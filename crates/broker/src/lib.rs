@@ -16,6 +16,8 @@ mod driver;
 mod log;
 mod message;
 mod metrics;
+#[cfg(test)]
+mod model;
 mod publish;
 mod queue;
 mod record;

@@ -291,8 +291,9 @@ impl Worker {
     fn resend_publish(&mut self, id: ConnId, packet_id: mqtt::PacketId, qos: QoS, item: &InFlight) -> bool {
         match item {
             InFlight::Transient | InFlight::Dealt(_) => false,
-            InFlight::Kept(message) => {
-                let form = Form { qos, retain: true, identifiers: &[] };
+            InFlight::Kept(message, identifier) => {
+                let identifiers: &[u32] = if *identifier == 0 { &[] } else { &[*identifier] };
+                let form = Form { qos, retain: true, identifiers };
                 self.put_again(id, message.view(), &form, packet_id)
             }
             InFlight::Logged { shard, pos } => {

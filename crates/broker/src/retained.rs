@@ -22,7 +22,9 @@ const STEPS_BEFORE_LEAP: u32 = 8;
 
 /// One value for each topic.
 pub(crate) struct Retained<T> {
-    by_topic: BTreeMap<Key, T>,
+    /// With the number of the change that put it there.
+    by_topic: BTreeMap<Key, (u64, T)>,
+    changes: u64,
 }
 
 /// A topic with U+0000 for `/`, so that the plain order of strings is the order by level: no topic has that
@@ -43,20 +45,26 @@ pub(crate) struct Resume(Key);
 
 impl<T> Retained<T> {
     pub(crate) fn new() -> Self {
-        Self { by_topic: BTreeMap::new() }
+        Self { by_topic: BTreeMap::new(), changes: 0 }
     }
 
     /// Keeps `value` for `topic`; gives what it replaces.
     pub(crate) fn insert(&mut self, topic: &str, value: T) -> Option<T> {
-        self.by_topic.insert(key(topic).into_boxed_str(), value)
+        self.changes += 1;
+        self.by_topic.insert(key(topic).into_boxed_str(), (self.changes, value)).map(|(_, before)| before)
     }
 
     pub(crate) fn remove(&mut self, topic: &str) -> Option<T> {
-        self.by_topic.remove(key(topic).as_str())
+        self.by_topic.remove(key(topic).as_str()).map(|(_, before)| before)
     }
 
     pub(crate) fn get(&self, topic: &str) -> Option<&T> {
-        self.by_topic.get(key(topic).as_str())
+        self.by_topic.get(key(topic).as_str()).map(|(_, value)| value)
+    }
+
+    /// How many values were kept so far: the number of the last change.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// How many topics have a value.
@@ -70,17 +78,18 @@ impl<T> Retained<T> {
     /// may be large, [`Self::scan`] does the same in pieces.
     #[cfg(test)]
     pub(crate) fn matching<'a>(&'a self, filter: &str, limit: usize, out: &mut Vec<(String, &'a T)>) {
-        self.scan(filter, None, limit, usize::MAX, out);
+        self.scan(filter, None, u64::MAX, limit, usize::MAX, out);
     }
 
     /// Appends at most `limit` topics that match `filter`, level by level in ascending order, with their values, and looks at
-    /// `steps` topics at most (at least 1). Gives where to go on, or `None`
+    /// `steps` topics at most (at least 1). Values of a change after `until` are passed over. Gives where to go on, or `None`
     /// when everything was seen. Topics that were there from the first piece to the last are given exactly
     /// once, whatever else was inserted or removed in between.
     pub(crate) fn scan<'a>(
         &'a self,
         filter: &str,
         from: Option<Resume>,
+        until: u64,
         limit: usize,
         steps: usize,
         out: &mut Vec<(String, &'a T)>,
@@ -93,7 +102,7 @@ impl<T> Retained<T> {
         loop {
             let mut misses = 0;
             let mut leap = None;
-            for (key, value) in
+            for (key, (change, value)) in
                 self.by_topic.range::<str, _>((Bound::Included(from.as_str()), Bound::Unbounded))
             {
                 if steps == 0 || out.len() >= full {
@@ -102,7 +111,9 @@ impl<T> Retained<T> {
                 steps -= 1;
                 if pattern.matches(key) {
                     misses = 0;
-                    out.push((topic(key), value));
+                    if *change <= until {
+                        out.push((topic(key), value));
+                    }
                     continue;
                 }
                 misses += 1;
@@ -117,6 +128,6 @@ impl<T> Retained<T> {
 
     /// Removes every topic that `keep` refuses.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&str, &T) -> bool) {
-        self.by_topic.retain(|key, value| keep(&topic(key), value));
+        self.by_topic.retain(|key, (_, value)| keep(&topic(key), value));
     }
 }

@@ -26,7 +26,8 @@ pub(crate) enum InFlight {
     /// In the log.
     Logged { shard: Shard, pos: Pos },
     /// A retained message that was sent because of a SUBSCRIBE: it is in no log, so the session keeps it.
-    Kept(Arc<Message>),
+    /// With the Subscription Identifier it was sent with; 0: none.
+    Kept(Arc<Message>, u32),
     /// Sent in the place of a group of shared subscriptions.
     Dealt(Box<Dealt>),
 }
@@ -84,6 +85,8 @@ pub(crate) struct Search {
     pub(crate) identifier: u32,
     /// Messages of the session itself are left out.
     pub(crate) no_local: bool,
+    /// Changes of the store after this one are not looked for: whoever subscribed before them got them live.
+    pub(crate) until: u64,
     /// Where the store is to be looked through next; `None`: from its beginning.
     pub(crate) resume: Option<Resume>,
 }

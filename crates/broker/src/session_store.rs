@@ -304,11 +304,12 @@ pub(crate) fn encode(
                         out.extend_from_slice(&shard.0.to_be_bytes());
                         out.extend_from_slice(&pos.0.to_be_bytes());
                     }
-                    InFlight::Kept(message) => {
+                    InFlight::Kept(message, identifier) => {
                         out.push(2);
+                        out.extend_from_slice(&identifier.to_be_bytes());
                         if !record::put_message(message.view(), &mut out) {
                             // what was decoded once encodes again; if ever not, it is forgotten as a transient one is
-                            out.pop();
+                            out.truncate(out.len() - 5);
                             out.push(0);
                         }
                     }
@@ -385,7 +386,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<SessionRecord> {
         let item = match r.u8()? {
             0 => InFlight::Transient,
             1 => InFlight::Logged { shard: Shard(r.u16()?), pos: Pos(r.u64()?) },
-            2 => InFlight::Kept(r.message()?.view().to_message()),
+            2 => {
+                let identifier = r.u32()?;
+                InFlight::Kept(r.message()?.view().to_message(), identifier)
+            }
             _ => return None,
         };
         flights.push(StoredFlight::Publish { id, qos, item });
@@ -527,7 +531,7 @@ mod tests {
         let logged = InFlight::Logged { shard: Shard(1), pos: Pos::new(2, 3) };
         let id = session.outbound.begin(QoS::AtLeastOnce, logged).unwrap();
         let kept = offline("x", 0, Some(1)).will.unwrap().1;
-        session.outbound.begin(QoS::ExactlyOnce, InFlight::Kept(kept)).unwrap();
+        session.outbound.begin(QoS::ExactlyOnce, InFlight::Kept(kept, 9)).unwrap();
         session.cursors[1].live = false;
         let waiting = offline("car", 0, None);
         let bytes = encode(&session, &waiting.about, &waiting.origin, 99, &[Pos::new(9, 9), Pos::new(9, 9)]);
@@ -542,7 +546,7 @@ mod tests {
             StoredFlight::Publish { id: i, qos: QoS::AtLeastOnce, item: InFlight::Logged { shard: Shard(1), pos } }
             if *i == id && *pos == Pos::new(2, 3)));
         assert!(
-            matches!(&back.flights[1], StoredFlight::Publish { item: InFlight::Kept(m), .. } if m.publish.topic == "will")
+            matches!(&back.flights[1], StoredFlight::Publish { item: InFlight::Kept(m, 9), .. } if m.publish.topic == "will")
         );
         for cut in 0..bytes.len() {
             assert!(decode(&bytes[..cut]).is_none(), "a record cut at {cut} was believed");

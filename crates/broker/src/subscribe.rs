@@ -248,6 +248,7 @@ impl Worker {
 
     /// Begins to send the retained messages that new subscriptions match.
     pub(crate) fn send_retained(&mut self, id: ConnId, wanted: Vec<RetainedFor>) {
+        let until = self.shared.retained.read().unwrap_or_else(PoisonError::into_inner).changes();
         let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
         // one search for each filter: a SUBSCRIBE that is repeated begins it anew
         let searches = &mut session.backlog().searches;
@@ -260,6 +261,7 @@ impl Worker {
             qos: wanted.qos,
             identifier: wanted.identifier,
             no_local: wanted.no_local,
+            until,
             resume: None,
         }));
         self.pump(id);
@@ -281,6 +283,7 @@ impl Worker {
             search.resume = retained.scan(
                 &search.filter,
                 search.resume.take(),
+                search.until,
                 SEARCH_FOUND,
                 SEARCH_STEPS,
                 &mut matching,

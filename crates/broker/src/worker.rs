@@ -377,6 +377,12 @@ impl Worker {
         self.conns.is_empty() && self.log.is_idle()
     }
 
+    /// The next turn has something to do whatever comes.
+    #[cfg(test)]
+    pub(crate) fn is_searching(&self) -> bool {
+        !self.searching.is_empty()
+    }
+
     /// Operations that the engine has not answered.
     #[cfg(test)]
     pub(crate) fn operations(&self) -> usize {

@@ -101,7 +101,7 @@ fn a_search_leaps_over_what_cannot_match() {
         ("+/+/state", 100 * 20),
     ] {
         let mut out = Vec::new();
-        let rest = store.scan(filter, None, usize::MAX, looked_at_most, &mut out);
+        let rest = store.scan(filter, None, u64::MAX, usize::MAX, looked_at_most, &mut out);
         assert_eq!(rest, None, "{filter}");
         let expected = store.by_topic.keys().filter(|k| matches(filter, &topic(k))).count();
         assert_eq!(out.len(), expected, "{filter}");
@@ -214,7 +214,7 @@ proptest! {
         let mut from = None;
         loop {
             let mut out = Vec::new();
-            from = store.scan(&filter, from, limit, steps, &mut out);
+            from = store.scan(&filter, from, u64::MAX, limit, steps, &mut out);
             prop_assert!(out.len() <= limit && out.len() <= steps.max(1));
             given.extend(out.into_iter().map(|(topic, _)| topic));
             if from.is_none() {
@@ -233,4 +233,17 @@ proptest! {
             prop_assert!(given.binary_search(&topic).is_ok(), "{} is missing", topic);
         }
     }
+}
+
+#[test]
+fn what_was_kept_after_a_search_began_is_not_found_by_it() {
+    let mut store = Retained::new();
+    store.insert("a", 1);
+    store.insert("b", 2);
+    let until = store.changes();
+    store.insert("b", 3);
+    store.insert("c", 4);
+    let mut out = Vec::new();
+    assert_eq!(store.scan("#", None, until, usize::MAX, usize::MAX, &mut out), None);
+    assert_eq!(out, [("a".to_owned(), &1)]);
 }

@@ -409,7 +409,9 @@ impl World {
             }
             for worker in 0..self.workers.len() {
                 moved |= self.mail(worker, &mut batch);
+                moved |= self.workers[worker].is_searching();
                 self.turn(worker);
+                moved |= self.workers[worker].is_searching();
             }
             moved |= self.engine.settle();
             if !moved {

@@ -10,7 +10,10 @@ use crate::{PacketId, QoS, ReasonCode};
 /// granted Receive Maximum for an endpoint that closes when [`Self::exceeds`] says so.
 #[derive(Clone, Debug)]
 pub struct Inbound {
-    unreleased: Window<()>,
+    /// And whether it is of a connection before this one.
+    unreleased: Window<bool>,
+    /// How many are.
+    carried: usize,
     unacknowledged: usize,
     receive_maximum: u16,
 }
@@ -39,14 +42,20 @@ impl ReceiveMaximumExceeded {
 impl Inbound {
     /// Nothing received, and `receive_maximum` granted to the peer.
     pub const fn new(receive_maximum: u16) -> Self {
-        Self { unreleased: Window::new(), unacknowledged: 0, receive_maximum }
+        Self { unreleased: Window::new(), carried: 0, unacknowledged: 0, receive_maximum }
     }
 
     /// For a session that goes on over a new connection: what is granted now. QoS 1 messages that waited for our PUBACK
-    /// are the old connection's; the peer sends them again.
-    pub const fn reconnect(&mut self, receive_maximum: u16) {
+    /// are the old connection's; the peer sends them again. What it has to release yet counts no more: its quota
+    /// begins anew with the connection (4.9).
+    pub fn reconnect(&mut self, receive_maximum: u16) {
         self.receive_maximum = receive_maximum;
         self.unacknowledged = 0;
+        let before = std::mem::replace(&mut self.unreleased, Window::new());
+        self.carried = 0;
+        for (id, _) in before.iter() {
+            self.restore(id);
+        }
     }
 
     /// A PUBLISH with QoS 1 or 2 came: counts it, and tells a QoS 2 message that was handed on already. QoS 0 is always
@@ -68,7 +77,7 @@ impl Inbound {
 
     /// A PUBLISH with QoS 2 came; ask [`Self::exceeds`] next.
     pub fn publish_qos2(&mut self, id: PacketId) -> Qos2 {
-        if self.unreleased.push(id, ()) { Qos2::New } else { Qos2::Duplicate }
+        if self.unreleased.push(id, false) { Qos2::New } else { Qos2::Duplicate }
     }
 
     /// A PUBLISH with QoS 1 came; ask [`Self::exceeds`] next.
@@ -84,12 +93,15 @@ impl Inbound {
     /// PUBREL came, or our PUBREC with a reason of 0x80 or above goes out: the identifier is free again. `false` if it was
     /// not in use: PUBCOMP with Packet Identifier not found (0x92), in version 5.
     pub fn release(&mut self, id: PacketId) -> bool {
-        self.unreleased.remove(id).is_some()
+        let carried = self.unreleased.remove(id);
+        self.carried -= usize::from(carried == Some(true));
+        carried.is_some()
     }
 
     /// Whether the peer has more in flight than it was granted.
     pub fn exceeds(&self) -> bool {
-        self.unreleased.len().saturating_add(self.unacknowledged) > usize::from(self.receive_maximum)
+        let ours = self.unreleased.len() - self.carried;
+        ours.saturating_add(self.unacknowledged) > usize::from(self.receive_maximum)
     }
 
     /// QoS 2 identifiers that are not released.
@@ -104,11 +116,13 @@ impl Inbound {
 
     /// The QoS 2 identifiers that are not released, in the order in which they came: part of the session state (4.1).
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = PacketId> {
-        self.unreleased.iter().map(|(id, ())| id)
+        self.unreleased.iter().map(|(id, _)| id)
     }
 
-    /// Puts an identifier of a stored session back; `false` if it is there already.
+    /// Puts an identifier of a stored session back, as one of a connection before; `false` if it is there already.
     pub fn restore(&mut self, id: PacketId) -> bool {
-        self.unreleased.push(id, ())
+        let new = self.unreleased.push(id, true);
+        self.carried += usize::from(new);
+        new
     }
 }

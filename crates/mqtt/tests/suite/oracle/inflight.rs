@@ -86,6 +86,8 @@ struct Model {
     last: u16,
     limit: u16,
     received: Vec<PacketId>,
+    /// How many of those, from the front, are of a connection before this one.
+    carried: usize,
     unacknowledged: usize,
     granted: u16,
 }
@@ -94,8 +96,15 @@ struct Model {
 pub(crate) fn check(ops: &[Op], limit: u16) {
     let mut outbound = Outbound::new(limit);
     let mut inbound = Inbound::new(limit);
-    let mut model =
-        Model { sent: Vec::new(), last: 0, limit, received: Vec::new(), unacknowledged: 0, granted: limit };
+    let mut model = Model {
+        sent: Vec::new(),
+        last: 0,
+        limit,
+        received: Vec::new(),
+        carried: 0,
+        unacknowledged: 0,
+        granted: limit,
+    };
     for (item, &op) in ops.iter().enumerate() {
         match op {
             Op::Begin(_) | Op::Puback(_) | Op::Pubrec(..) | Op::Pubcomp(_) | Op::Restore(..) => {
@@ -105,6 +114,7 @@ pub(crate) fn check(ops: &[Op], limit: u16) {
                 outbound.set_receive_maximum(limit);
                 inbound.reconnect(limit);
                 (model.limit, model.granted, model.unacknowledged) = (limit, limit, 0);
+                model.carried = model.received.len();
             }
             Op::Reload => {
                 outbound = reload(&outbound, model.limit);
@@ -113,6 +123,7 @@ pub(crate) fn check(ops: &[Op], limit: u16) {
                 let mut loaded = Inbound::new(model.granted);
                 assert!(inbound.iter().all(|id| loaded.restore(id)));
                 (inbound, model.unacknowledged) = (loaded, 0);
+                model.carried = model.received.len();
             }
             Op::Received(..) | Op::Acknowledged | Op::Release(_) => model.inbound(op, &mut inbound),
         }
@@ -226,7 +237,7 @@ impl Model {
                     QoS::ExactlyOnce => self.received.push(id),
                 }
                 let exceeded = qos != QoS::AtMostOnce
-                    && self.received.len() + self.unacknowledged > usize::from(self.granted);
+                    && self.received.len() - self.carried + self.unacknowledged > usize::from(self.granted);
                 let news = if known { Qos2::Duplicate } else { Qos2::New };
                 assert_eq!(inbound.publish(qos, id).ok(), (!exceeded).then_some(news));
             }
@@ -237,6 +248,7 @@ impl Model {
             Op::Release(which) => {
                 let id = which.of(inbound.iter());
                 let at = self.received.iter().position(|other| *other == id);
+                self.carried -= usize::from(at.is_some_and(|at| at < self.carried));
                 assert_eq!(inbound.release(id), at.map(|at| self.received.remove(at)).is_some());
             }
             _ => {}
@@ -254,7 +266,10 @@ impl Model {
         assert!(outbound.iter().eq(expected));
         assert_eq!((inbound.len(), inbound.is_empty()), (self.received.len(), self.received.is_empty()));
         assert!(inbound.iter().eq(self.received.iter().copied()));
-        assert_eq!(inbound.exceeds(), self.received.len() + self.unacknowledged > usize::from(self.granted));
+        assert_eq!(
+            inbound.exceeds(),
+            self.received.len() - self.carried + self.unacknowledged > usize::from(self.granted)
+        );
     }
 }
 
