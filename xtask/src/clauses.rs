@@ -1,7 +1,11 @@
-//! Which clauses of the MQTT specifications are cited, in code and in tests.
+//! Which clauses of the MQTT specifications are cited, in code and in tests, and which test proves each.
 //!
 //! A clause is cited on the line that enforces it and in the test that proves it, as `[MQTT-3.1.2-22]`. Ids are
-//! those of MQTT 5.0; `v3` before one means the same id in MQTT 3.1.1, which can be another rule.
+//! those of MQTT 5.0; `v3` before one means the same id in MQTT 3.1.1, which can be another rule. `specification` has the
+//! numbers of all clauses, `table` reads and checks docs/clauses.md, where each has its proof.
+
+mod specification;
+mod table;
 
 use std::collections::BTreeMap;
 
@@ -35,11 +39,28 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<(), Str
         [flag] if flag == "--untested" => true,
         _ => return Err("`clauses` takes `--untested` or nothing".to_owned()),
     };
-    let files = workspace.files()?;
-    let rust = files.iter().filter(|file| file.path.ends_with(".rs") && file.path.starts_with("crates/"));
-    let cited = count(rust.map(|file| RustFile::new(&file.path, &file.text)));
+    let tree = Tree::new(workspace)?;
+    let cited = count(tree.rust.iter().filter(|file| file.path.starts_with("crates/")));
     print!("{}", report(&cited, only_untested));
-    Ok(())
+    if let Some(table) = tree.files.iter().find(|file| file.path == table::PATH) {
+        for (name, totals) in ["MQTT 5.0", "MQTT 3.1.1"].iter().zip(table::totals(&table.text)) {
+            let table::Totals { proven, without } = totals;
+            println!(
+                "{name}: {} clauses, {proven} proven by tests, {without} do not apply",
+                proven + without
+            );
+        }
+    }
+    let findings = [check_ids(&tree), check_table(&tree)].concat();
+    for finding in &findings {
+        println!("{}", finding.line_for("clauses"));
+    }
+    if findings.is_empty() { Ok(()) } else { Err(format!("{} things to mend", findings.len())) }
+}
+
+/// The table of clauses and proofs says what is so.
+pub(crate) fn check_table(tree: &Tree) -> Vec<Finding> {
+    table::check(tree)
 }
 
 /// Ids that look like clauses and are none: a citation nobody can follow.
@@ -47,16 +68,19 @@ pub(crate) fn check_ids(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for file in tree.rust.iter().filter(|file| file.path.starts_with("crates/")) {
         for (at, line) in file.text.lines().enumerate() {
-            for bad in candidates(line).filter_map(Result::err) {
-                let problem = format!("`{bad}` is no clause id; they look like `[MQTT-3.1.2-22]`");
-                findings.push(Finding::new(&file.path, at + 1, problem));
-            }
+            let problem = |candidate| match candidate {
+                Err(bad) => Some(format!("`{bad}` is no clause id; they look like `[MQTT-3.1.2-22]`")),
+                Ok(clause) if specification::has(clause) => None,
+                Ok(clause) => Some(format!("the specification has no `{clause}`")),
+            };
+            let problems = candidates(line).filter_map(problem);
+            findings.extend(problems.map(|problem| Finding::new(&file.path, at + 1, problem)));
         }
     }
     findings
 }
 
-fn count(files: impl Iterator<Item = RustFile>) -> BTreeMap<Clause, Citations> {
+fn count<'a>(files: impl Iterator<Item = &'a RustFile>) -> BTreeMap<Clause, Citations> {
     let mut cited = BTreeMap::<Clause, Citations>::new();
     for file in files {
         let tests = file.source.test_lines();
@@ -127,6 +151,7 @@ impl std::fmt::Display for Clause {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tidy::tests::check_lines;
 
     #[track_caller]
     fn check(line: &str, expected: &[&str]) {
@@ -158,10 +183,16 @@ mod tests {
     }
 
     #[test]
+    fn a_clause_that_no_specification_has_is_told() {
+        let text = "// [MQTT-3.1.2-22] [v3 MQTT-1.5.3-1]\n// [MQTT-1.5.3-1]\n// [v3 MQTT-9.9.9-9]\n";
+        check_lines(check_ids, "crates/mqtt/src/a.rs", text, &[2, 3]);
+    }
+
+    #[test]
     fn citations_in_code_and_in_tests_are_counted_apart() {
         let text =
             "// [MQTT-3.1.2-22]\n#[cfg(test)]\nmod tests {\n    // [MQTT-3.1.2-22] [MQTT-3.1.2-9]\n}\n";
-        let cited = count(std::iter::once(RustFile::new("crates/mqtt/src/a.rs", text)));
+        let cited = count(std::iter::once(&RustFile::new("crates/mqtt/src/a.rs", text)));
         let counts: Vec<_> = cited.iter().map(|(clause, c)| (clause.to_string(), c.code, c.tests)).collect();
         assert_eq!(counts, [("MQTT-3.1.2-9".to_owned(), 0, 1), ("MQTT-3.1.2-22".to_owned(), 1, 1)]);
     }
@@ -170,7 +201,7 @@ mod tests {
     fn the_report_can_be_narrowed_to_what_no_test_cites() {
         let text = "// [MQTT-3.1.2-22] and [MQTT-3.1.3-1]";
         let test = RustFile::new("crates/mqtt/tests/a.rs", "// [MQTT-3.1.3-1]");
-        let cited = count([RustFile::new("crates/mqtt/src/a.rs", text), test].into_iter());
+        let cited = count([&RustFile::new("crates/mqtt/src/a.rs", text), &test].into_iter());
         let narrowed = report(&cited, true);
         assert!(narrowed.contains("MQTT-3.1.2-22") && !narrowed.contains("MQTT-3.1.3-1"), "{narrowed}");
         assert!(narrowed.ends_with("2 clauses cited: 2 in code, 1 in tests\n"), "{narrowed}");

@@ -22,7 +22,7 @@ cargo xtask test [--only STEP]... [--skip STEP]... [--keep-going] [--list]
 cargo xtask tidy
     Check the habits that no compiler checks: layers, names, lengths, notes, clause ids.
 cargo xtask clauses [--untested]
-    List the MQTT clauses cited in code and in tests.
+    List the MQTT clauses cited in code and in tests, and check the table of proofs in docs/clauses.md.
 cargo xtask bench [broker|gateway|sticky|all]... [--reps 3] [--secs 2] [--row NAME]... [--write]
                   [--tools FOLDER] [--binary FILE]
     Measure our release binary beside its peers, in turns and on pinned cores; --write puts the tables into

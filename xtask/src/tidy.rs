@@ -34,7 +34,7 @@ pub(crate) struct RustFile {
 }
 
 /// One thing to mend.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Finding {
     pub path: String,
     /// Counted from 1; 0 where the whole file is meant.
@@ -62,6 +62,7 @@ const RULES: &[Rule] = &[
     Rule { name: "unsafe", check: code::check_unsafe },
     Rule { name: "sleep in a test", check: code::check_sleeps },
     Rule { name: "clause id", check: clauses::check_ids },
+    Rule { name: "clause table", check: clauses::check_table },
     Rule { name: "machine path", check: text::check_machine_paths },
     Rule { name: "white space", check: text::check_white_space },
     Rule { name: "map", check: text::check_map },
@@ -82,7 +83,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), String> {
 }
 
 impl Tree {
-    fn new(workspace: &Workspace) -> Result<Self, String> {
+    pub(crate) fn new(workspace: &Workspace) -> Result<Self, String> {
         Ok(Self::of(workspace.packages.clone(), workspace.files()?))
     }
 
@@ -136,7 +137,7 @@ impl Finding {
         Self { path: path.to_owned(), line, problem: problem.into() }
     }
 
-    fn line_for(&self, rule: &str) -> String {
+    pub(crate) fn line_for(&self, rule: &str) -> String {
         let Self { path, line, problem } = self;
         if *line == 0 {
             format!("{path}: {rule}: {problem}")
@@ -147,17 +148,17 @@ impl Finding {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A tree of one file and no packages.
-    pub(super) fn tree_of(path: &str, text: &str) -> Tree {
+    pub(crate) fn tree_of(path: &str, text: &str) -> Tree {
         Tree::of(Vec::new(), vec![File { path: path.to_owned(), text: text.to_owned() }])
     }
 
     /// The lines on which `rule` finds something in one file.
     #[track_caller]
-    pub(super) fn check_lines(rule: fn(&Tree) -> Vec<Finding>, path: &str, text: &str, lines: &[usize]) {
+    pub(crate) fn check_lines(rule: fn(&Tree) -> Vec<Finding>, path: &str, text: &str, lines: &[usize]) {
         let findings = rule(&tree_of(path, text));
         let found: Vec<usize> = findings.iter().map(|finding| finding.line).collect();
         assert_eq!(found, lines, "findings in {text:?}: {findings:?}");

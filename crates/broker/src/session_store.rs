@@ -492,6 +492,7 @@ mod tests {
     }
 
     /// [MQTT-3.1.2-23]
+    /// [MQTT-4.1.0-2]
     #[test]
     fn a_session_expires_at_its_time_and_not_before() {
         let store = SessionStore::new();

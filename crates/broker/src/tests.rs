@@ -2,6 +2,7 @@
 
 mod bounds;
 mod capabilities;
+mod clauses;
 mod failure;
 mod life;
 mod protocol;

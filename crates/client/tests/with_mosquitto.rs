@@ -39,6 +39,7 @@ async fn subscriber(broker: &Mosquitto, filter: &str) -> (Client, EventStream) {
     (client, events)
 }
 
+/// [v3 MQTT-7.1.2-1]
 #[tokio::test]
 async fn every_version_and_qos_carries_a_message_both_ways() {
     let broker = Mosquitto::start();

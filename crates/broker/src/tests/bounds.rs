@@ -192,6 +192,7 @@ fn a_will_with_too_many_levels_is_refused() {
 }
 
 /// A client that takes no packet as large as an answer it must have is not left waiting [MQTT-3.1.2-24].
+/// [MQTT-3.14.2-3]
 #[test]
 fn a_client_that_cannot_take_its_answer_is_not_left_waiting() {
     let mut w = world(1);

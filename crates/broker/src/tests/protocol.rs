@@ -29,6 +29,7 @@ fn goodbye(packets: &[Packet<'_>]) -> Option<ReasonCode> {
 }
 
 /// A first packet that is not CONNECT closes the connection without a word [MQTT-3.1.0-1].
+/// [v3 MQTT-3.1.0-1]
 #[test]
 fn the_first_packet_must_be_connect() {
     let mut w = world(1);
@@ -60,6 +61,7 @@ fn an_unknown_protocol_level_is_answered() {
 }
 
 /// [MQTT-3.1.3-8] of version 3.1.1; version 5 makes an id up and tells it [MQTT-3.1.3-6], [MQTT-3.1.3-7].
+/// [v3 MQTT-3.1.3-7], [v3 MQTT-3.1.3-9]
 #[test]
 fn an_empty_client_id_needs_a_clean_session_before_version_5() {
     let mut w = world(1);

@@ -96,6 +96,7 @@ fn the_expiry_of_a_will_begins_when_it_is_published() {
 }
 
 /// A process that dies owes the wills of its clients: the next one publishes each once.
+/// [MQTT-3.1.2-7]
 #[test]
 fn a_will_is_published_once_after_a_crash() {
     let mut w = world(1);

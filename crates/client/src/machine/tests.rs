@@ -1,4 +1,5 @@
 mod behaviour;
+mod clauses;
 mod loss;
 mod peer;
 

@@ -308,6 +308,7 @@ fn a_template_writes_what_encode_writes() {
     }
 }
 
+/// [v3 MQTT-2.3.1-5]
 #[test]
 fn a_publish_from_its_parts_is_what_encode_writes() {
     for fixture in table() {
@@ -358,6 +359,7 @@ fn before_version_5_reasons_become_the_nearest_code_and_properties_are_left_out(
     assert_eq!(refused, Err(EncodeError::NotInVersion("AUTH")));
 }
 
+/// [MQTT-3.2.2-8], [MQTT-3.3.2-8]
 #[test]
 fn what_no_peer_accepts_is_not_encoded_and_leaves_the_output_alone() {
     let fixture = |name: &str| {

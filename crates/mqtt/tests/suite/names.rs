@@ -72,6 +72,8 @@ fn the_examples_of_the_specification_match() {
     }
 }
 
+/// [MQTT-4.7.1-1], [MQTT-4.7.1-2], [MQTT-4.7.3-1], [MQTT-4.7.3-2], [MQTT-4.8.2-1], [MQTT-4.8.2-2],
+/// [v3 MQTT-4.7.1-2], [v3 MQTT-4.7.1-3], [v3 MQTT-4.7.3-1], [v3 MQTT-4.7.3-2]
 #[test]
 fn invalid_filters_are_refused_with_their_rule() {
     for (filter, expected) in [
@@ -113,6 +115,7 @@ fn a_shared_filter_gives_its_group_and_its_path() {
     }
 }
 
+/// [v3 MQTT-4.7.3-3]
 #[test]
 fn names_and_filters_of_65535_bytes_are_allowed_and_no_longer_ones() {
     // [MQTT-4.7.3-3]
@@ -124,6 +127,7 @@ fn names_and_filters_of_65535_bytes_are_allowed_and_no_longer_ones() {
     assert_eq!(Filter::parse(&longer), Err(FilterError::TooLong));
 }
 
+/// [MQTT-4.7.3-2]
 #[test]
 fn invalid_topic_names_are_refused_with_their_rule() {
     for (name, error, reason) in [

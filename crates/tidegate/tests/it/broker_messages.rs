@@ -32,6 +32,7 @@ fn paho_3_1_to_paho_5_at_every_qos() {
     all_qos_between(3, 5);
 }
 
+/// [v3 MQTT-7.0.0-2]
 #[test]
 fn paho_3_1_1_to_paho_3_1_1_at_every_qos() {
     all_qos_between(4, 4);
@@ -84,6 +85,7 @@ fn a_retained_message_waits_for_its_subscribers_until_it_is_cleared() {
     assert_eq!(broker.rest.nodes().expect("an answer").data[0].retained, 2);
 }
 
+/// [v3 MQTT-4.7.2-1]
 #[test]
 fn wildcards_match_as_specified_and_never_topics_that_begin_with_a_dollar() {
     let broker = Tidegate::broker("node1");

@@ -181,6 +181,7 @@ const BROKEN: &[(&str, &[u8], ReasonCode, &str)] = &[
     ("a PINGRESP from a client", b"\xd0\x00", ReasonCode::ProtocolError, ""),
 ];
 
+/// [MQTT-4.13.1-1]
 #[test]
 fn a_broken_packet_gets_its_reason_code_and_its_clause_and_harms_nobody_else() {
     let broker = Tidegate::broker("node1");
@@ -205,14 +206,20 @@ fn a_broken_packet_gets_its_reason_code_and_its_clause_and_harms_nobody_else() {
     assert_eq!(device::payload(&bystander.message()), "all is well");
 }
 
+/// [v3 MQTT-1.5.3-1], [v3 MQTT-2.2.2-2], [v3 MQTT-3.3.1-4]
 #[test]
 fn before_version_5_a_broken_packet_closes_the_connection_without_a_word() {
     let broker = Tidegate::broker("node1");
-    let mut breaker = Device::connect(broker.mqtt(), &device::connect(Version::V311, "breaker"));
-    breaker.send_bytes(b"\x36\x05\x00\x01a\x00\x01");
-    // [v3 MQTT-4.8.0-1]
-    breaker.expect_end();
-    broker.event("protocol_violation", |event| event["clientid"] == "breaker");
+    // [v3 MQTT-4.8.0-1]: QoS 3, flags that a PUBACK has not, a topic that is no UTF-8.
+    for (number, bytes) in
+        [&b"\x36\x05\x00\x01a\x00\x01"[..], b"\x42\x02\x00\x01", b"\x30\x03\x00\x01\xff"].iter().enumerate()
+    {
+        let clientid = format!("breaker-{number}");
+        let mut breaker = Device::connect(broker.mqtt(), &device::connect(Version::V311, &clientid));
+        breaker.send_bytes(bytes);
+        breaker.expect_end();
+        broker.event("protocol_violation", |event| event["clientid"] == clientid);
+    }
 }
 
 #[test]
@@ -270,6 +277,7 @@ fn a_client_gets_no_more_at_once_than_it_takes() {
     narrow.nothing_more();
 }
 
+/// [MQTT-3.1.4-2]
 #[test]
 fn a_closed_listener_lets_no_anonymous_client_in() {
     let broker = Site::new("node1").broker("", "allow_anonymous = false").start();

@@ -187,6 +187,7 @@ fn publishers_agree_at(to: SocketAddr) {
     }
 }
 
+/// [v3 MQTT-7.0.0-2]
 #[test]
 fn pub_sends_the_same_messages_to_our_broker() {
     let broker = Tidegate::broker("node1");

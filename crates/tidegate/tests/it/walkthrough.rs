@@ -29,6 +29,7 @@ fn node_of(brokers: &[Tidegate], clientid: &str) -> String {
     client.node.clone()
 }
 
+/// [MQTT-4.2.0-1], [v3 MQTT-7.1.1-1]
 #[test]
 fn a_device_reaches_the_same_broker_from_every_address_and_with_every_version() {
     let (brokers, gateway) = fleet();

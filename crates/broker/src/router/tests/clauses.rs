@@ -17,6 +17,7 @@ fn only_hit(router: &Router, topic: &str) -> Hit {
     routes.workers.remove(0).hits.remove(0)
 }
 
+/// [v3 MQTT-4.7.1-2]
 #[test]
 fn a_number_sign_matches_the_parent_and_everything_below() {
     // [MQTT-4.7.1-1] and the examples of section 4.7.1.2.
@@ -31,6 +32,7 @@ fn a_number_sign_matches_the_parent_and_everything_below() {
     assert_eq!(sessions(&router, "sport/tennis/player12"), [2, 3]);
 }
 
+/// [v3 MQTT-4.7.1-3]
 #[test]
 fn a_plus_sign_matches_exactly_one_level() {
     // [MQTT-4.7.1-2] and the examples of section 4.7.1.3.
@@ -43,6 +45,7 @@ fn a_plus_sign_matches_exactly_one_level() {
     assert_eq!(sessions(&router, "sport/tennis"), [2, 4, 6]);
 }
 
+/// [v3 MQTT-4.7.2-1]
 #[test]
 fn a_leading_wildcard_does_not_match_a_topic_that_starts_with_a_dollar_sign() {
     // [MQTT-4.7.2-1]
@@ -53,6 +56,7 @@ fn a_leading_wildcard_does_not_match_a_topic_that_starts_with_a_dollar_sign() {
     assert_eq!(sessions(&router, "a/monitor/Clients"), [1, 2]);
 }
 
+/// [v3 MQTT-4.7.3-4]
 #[test]
 fn empty_levels_are_levels_and_case_and_spaces_count() {
     // [MQTT-4.7.3-4], section 4.7.3.
@@ -95,6 +99,7 @@ fn a_second_subscribe_with_the_same_filter_replaces_the_first() {
     assert_eq!((router.subscriptions(), router.filters()), (1, 1));
 }
 
+/// [v3 MQTT-3.10.4-1]
 #[test]
 fn unsubscribe_takes_exactly_its_filter() {
     // [MQTT-3.10.4-1]

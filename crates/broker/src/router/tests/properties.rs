@@ -130,6 +130,7 @@ impl Pair {
 }
 
 proptest! {
+    /// [MQTT-3.3.2-3], [v3 MQTT-3.3.2-3]
     #[test]
     fn every_topic_leads_where_a_list_of_subscriptions_says(
         ops in prop::collection::vec(op(), 1..150),

@@ -105,7 +105,7 @@ fn silence_is_not_the_brokers_fault_while_the_application_takes_nothing() {
 
 #[test]
 fn the_servers_keep_alive_counts() {
-    // [MQTT-3.2.2-21]
+    // [MQTT-3.2.2-21], [MQTT-3.1.2-21]
     let mut world = World::new(options(Version::V5));
     world.peer.connack.server_keep_alive = Some(4);
     world.connect();
@@ -180,6 +180,7 @@ fn a_smaller_window_after_a_reconnect_holds_for_what_is_sent_again() {
 
 #[test]
 fn a_lost_session_tells_those_who_wait() {
+    // [MQTT-3.2.2-5]
     for version in [Version::V311, Version::V5] {
         let mut world = World::connected(options(version));
         world.peer.acknowledges = false;
@@ -214,7 +215,7 @@ fn a_client_without_a_lasting_session_asks_for_a_clean_start_each_time() {
 
 #[test]
 fn a_session_that_is_present_after_a_clean_start_is_a_broken_protocol() {
-    // [MQTT-3.2.2-2]
+    // [MQTT-3.2.2-4], a breach of [MQTT-3.2.2-2]
     let mut world = World::new(Options { clean_start: true, ..options(Version::V5) });
     world.connect();
     let connack = Connack {
@@ -275,8 +276,11 @@ fn an_assigned_identifier_is_kept_for_the_next_connection() {
 
 #[test]
 fn topic_aliases_of_the_broker_are_resolved_and_end_with_the_connection() {
+    // [MQTT-3.3.2-10], [MQTT-3.3.2-7]
     let mut world = World::connected(Options { topic_alias_maximum: 2, ..options(Version::V5) });
+    world.peer.send(&publish_packet("first", Some(1), QoS::AtMostOnce, None));
     world.peer.send(&publish_packet("long/topic", Some(2), QoS::AtMostOnce, None));
+    world.peer.send(&publish_packet("", Some(1), QoS::AtMostOnce, None));
     world.peer.send(&publish_packet("", Some(2), QoS::AtMostOnce, None));
     world.peer.send(&publish_packet("other", Some(2), QoS::AtMostOnce, None));
     world.peer.send(&publish_packet("", Some(2), QoS::AtMostOnce, None));
@@ -288,7 +292,7 @@ fn topic_aliases_of_the_broker_are_resolved_and_end_with_the_connection() {
             topics.push(received.message.topic);
         }
     }
-    assert_eq!(topics, ["long/topic", "long/topic", "other", "other"]);
+    assert_eq!(topics, ["first", "long/topic", "first", "long/topic", "other", "other"]);
     world.connect();
     world.settle();
     // (3.3.2.3.4) an alias does not outlive its connection.
@@ -345,7 +349,7 @@ fn a_message_of_a_lost_connection_is_not_acknowledged_on_the_next() {
 
 #[test]
 fn what_the_broker_does_not_take_is_not_sent() {
-    // [MQTT-3.2.2-11], [MQTT-3.2.2-14], [MQTT-3.2.2-15], [MQTT-3.2.2-17]
+    // [MQTT-3.2.2-11], [MQTT-3.2.2-14], [MQTT-3.2.2-15], [MQTT-3.2.2-17], [MQTT-3.2.2-18], [MQTT-3.3.2-9]
     let mut world = World::new(options(Version::V5));
     world.peer.connack.maximum_qos = Some(QoS::AtLeastOnce);
     world.peer.connack.retain_available = Some(false);

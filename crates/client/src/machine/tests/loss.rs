@@ -93,6 +93,7 @@ fn check_world(world: &World, lossless: bool) {
     assert!(world.peer.to_client.iter().all(|message| message.step == Step::Done));
 }
 
+/// [MQTT-4.6.0-1], [v3 MQTT-4.6.0-1]: each QoS stays in its order, however often the connection breaks.
 #[test]
 fn a_connection_lost_at_any_byte_loses_and_repeats_nothing_of_qos_2() {
     for version in [Version::V31, Version::V311, Version::V5] {
