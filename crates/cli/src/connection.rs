@@ -20,12 +20,16 @@ pub(crate) struct ConnectionArgs {
     /// Host to connect to [default: localhost]
     #[arg(short = 'h', long)]
     host: Option<String>,
-    /// Port to connect to [default: 1883]
+    /// Port to connect to [default: 1883, with --ws 8083]
     #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// User, password, host, port and topic at once: `mqtt://[user[:password]@]host[:port]/topic`
+    /// User, password, host, port and topic at once: `mqtt://[user[:password]@]host[:port]/topic`; or with the path of a
+    /// WebSocket instead of the topic: `ws://[user[:password]@]host[:port]/mqtt`
     #[arg(short = 'L', long)]
     url: Option<String>,
+    /// Connect over WebSocket, at the path /mqtt
+    #[arg(long)]
+    ws: bool,
     /// Local address to connect from
     #[arg(short = 'A', value_name = "ADDRESS")]
     bind_address: Option<IpAddr>,
@@ -166,18 +170,19 @@ impl ConnectionArgs {
     /// What is wrong, in one sentence.
     pub(crate) fn connection(&self, tool: &str) -> Result<Connection, String> {
         if let Some((flag, needs)) = self.elsewhere.given() {
-            return Err(format!("{flag} needs {needs}; this tool connects over plain TCP to -h and -p"));
+            return Err(format!(
+                "{flag} needs {needs}; this tool connects over plain TCP or WebSocket to -h and -p"
+            ));
         }
         let properties = self.properties.parse()?;
         let version =
             if properties.given { Version::V5 } else { self.protocol_version.unwrap_or(Version::V311) };
         let url = self.url.as_deref().map(Url::parse).transpose()?;
-        let (url_host, url_port, url_user, url_password, topic) = match url {
-            Some(url) => (Some(url.host), url.port, url.username, url.password, url.topic),
-            None => (None, None, None, None, None),
-        };
-        let host = self.host.clone().or(url_host).unwrap_or_else(|| "localhost".to_owned());
-        let port = self.port.or(url_port).unwrap_or(1883);
+        let url = url.unwrap_or_default();
+        let websocket_path = url.websocket_path.or_else(|| self.ws.then(|| WEBSOCKET_PATH.to_owned()));
+        let host = self.host.clone().unwrap_or(url.host);
+        let usual_port = if websocket_path.is_some() { 8083 } else { 1883 };
+        let port = self.port.or(url.port).unwrap_or(usual_port);
         let id = match (&self.id, &self.id_prefix) {
             (Some(id), _) => id.clone(),
             (None, Some(prefix)) => format!("{prefix}{}", std::process::id()),
@@ -188,14 +193,15 @@ impl ConnectionArgs {
             (None, None) if version == Version::V31 => format!("{tool}-{}", std::process::id()),
             (None, None) => String::new(),
         };
-        let username = self.username.clone().or(url_user);
-        let password = self.password.clone().or_else(|| url_password.map(Password::from));
+        let username = self.username.clone().or(url.username);
+        let password = self.password.clone().or_else(|| url.password.map(Password::from));
         if password.is_some() && username.is_none() && !version.is_v5() {
             return Err("a password (-P) needs a user name (-u) before MQTT 5 [v3 MQTT-3.1.2-22]".to_owned());
         }
         let mut options = Options::new(join(&host, port), id);
         options.version = version;
         options.bind = self.bind_address;
+        options.websocket_path = websocket_path;
         options.username = username;
         options.password = password;
         options.keep_alive = self.keepalive;
@@ -205,7 +211,7 @@ impl ConnectionArgs {
         options.will = self.will(&properties)?;
         properties.apply_to(&mut options);
         let voice = Voice { debug: self.debug, quiet: self.quiet };
-        Ok(Connection { options, properties, topic, voice })
+        Ok(Connection { options, properties, topic: url.topic, voice })
     }
 
     fn will(&self, properties: &Properties) -> Result<Option<Will>, String> {
@@ -235,6 +241,9 @@ pub(crate) fn join(host: &str, port: u16) -> String {
     }
 }
 
+/// Where WebSocket listeners are when nothing is said.
+const WEBSOCKET_PATH: &str = "/mqtt";
+
 /// The parts of an `-L` URL.
 #[derive(Debug, PartialEq, Eq)]
 struct Url {
@@ -243,22 +252,42 @@ struct Url {
     username: Option<String>,
     password: Option<String>,
     topic: Option<String>,
+    websocket_path: Option<String>,
+}
+
+impl Default for Url {
+    fn default() -> Self {
+        let (port, username, password, topic, websocket_path) = (None, None, None, None, None);
+        Self { host: "localhost".to_owned(), port, username, password, topic, websocket_path }
+    }
 }
 
 impl Url {
     fn parse(text: &str) -> Result<Self, String> {
-        let wrong =
-            |what: &str| format!("-L {text}: {what}; expected mqtt://[user[:password]@]host[:port]/topic");
-        let rest = match text.split_once("://") {
-            Some(("mqtt", rest)) => rest,
-            Some(("mqtts", _)) => {
-                return Err("-L mqtts:// needs TLS; this tool connects over plain TCP".to_owned());
-            }
-            _ => return Err(wrong("the scheme is not mqtt")),
+        let wrong = |what: &str| {
+            format!(
+                "-L {text}: {what}; expected mqtt://[user[:password]@]host[:port]/topic or \
+                 ws://[user[:password]@]host[:port]/path"
+            )
         };
-        let (authority, topic) = match rest.split_once('/') {
-            Some((authority, topic)) => (authority, Some(topic).filter(|topic| !topic.is_empty())),
+        let (websocket, rest) = match text.split_once("://") {
+            Some(("mqtt", rest)) => (false, rest),
+            Some(("ws", rest)) => (true, rest),
+            Some((scheme @ ("mqtts" | "wss"), _)) => {
+                return Err(format!(
+                    "-L {scheme}:// needs TLS; this tool connects over plain TCP or WebSocket"
+                ));
+            }
+            _ => return Err(wrong("the scheme is not mqtt or ws")),
+        };
+        let (authority, behind) = match rest.split_once('/') {
+            Some((authority, behind)) => (authority, Some(behind)),
             None => (rest, None),
+        };
+        let (topic, websocket_path) = match (websocket, behind) {
+            (false, topic) => (topic.filter(|topic| !topic.is_empty()).map(str::to_owned), None),
+            (true, Some(path)) => (None, Some(format!("/{path}"))),
+            (true, None) => (None, Some(WEBSOCKET_PATH.to_owned())),
         };
         let (user, server) = match authority.rsplit_once('@') {
             Some((user, server)) => (Some(user), server),
@@ -286,8 +315,7 @@ impl Url {
         if host.is_empty() {
             return Err(wrong("the host is missing"));
         }
-        let topic = topic.map(str::to_owned);
-        Ok(Self { host: host.to_owned(), port, username, password, topic })
+        Ok(Self { host: host.to_owned(), port, username, password, topic, websocket_path })
     }
 }
 
@@ -415,18 +443,38 @@ mod tests {
     #[test]
     fn a_url_may_leave_out_everything_but_the_host() {
         for text in ["mqtt://h", "mqtt://h/"] {
-            assert_eq!(
-                url(text),
-                Url { host: "h".into(), port: None, username: None, password: None, topic: None }
-            );
+            assert_eq!(url(text), Url { host: "h".into(), ..Url::default() });
         }
         assert_eq!(url("mqtt://[::1]/t").host, "[::1]");
         assert_eq!((url("mqtt://[::1]:5/t").host.as_str(), url("mqtt://[::1]:5/t").port), ("[::1]", Some(5)));
     }
 
     #[test]
+    fn a_url_of_a_websocket_has_a_path_and_no_topic() {
+        for (text, port, path) in
+            [("ws://h", None, "/mqtt"), ("ws://h/", None, "/"), ("ws://h:80/a/b", Some(80), "/a/b")]
+        {
+            let url = url(text);
+            assert_eq!(
+                (url.port, url.websocket_path.as_deref(), url.topic),
+                (port, Some(path), None),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
     fn a_wrong_url_is_told() {
-        for text in ["h", "http://h", "mqtts://h", "mqtt://", "mqtt://h:0", "mqtt://h:x", "mqtt://%ff@h/"] {
+        for text in [
+            "h",
+            "http://h",
+            "mqtts://h",
+            "wss://h/mqtt",
+            "mqtt://",
+            "mqtt://h:0",
+            "mqtt://h:x",
+            "mqtt://%ff@h/",
+        ] {
             assert!(Url::parse(text).is_err(), "{text}");
         }
     }

@@ -133,7 +133,7 @@ impl Driver {
     async fn connection(&mut self, began: Instant) -> Disconnected {
         let options = self.machine.options();
         let deadline = began + options.connect_timeout;
-        let connect = Transport::connect(&options.server, options.bind, options.connect_timeout);
+        let connect = Transport::connect(options);
         let transport = tokio::select! {
             () = self.abort.notified() => None,
             result = tokio::time::timeout_at(deadline.into(), connect) => Some(result),

@@ -43,6 +43,8 @@ pub struct Options {
     pub server: String,
     /// Connect from this local address.
     pub bind: Option<IpAddr>,
+    /// MQTT over WebSocket at this path, such as `/mqtt`. Default: straight over TCP.
+    pub websocket_path: Option<String>,
     /// MQTT version; default 5.0.
     pub version: Version,
     /// May be empty: the broker then makes one up.
@@ -98,6 +100,7 @@ impl Options {
         Self {
             server: server.into(),
             bind: None,
+            websocket_path: None,
             version: Version::V5,
             client_id: client_id.into(),
             clean_start: true,

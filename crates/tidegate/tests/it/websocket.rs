@@ -12,7 +12,7 @@ use crate::harness::address::{MQTT_2, at, source};
 use crate::harness::frames::Frames;
 use crate::harness::haproxy::Haproxy;
 use crate::harness::nginx::Nginx;
-use crate::harness::{DEADLINE, Device, Paho, Site, Tidegate, device, eventually};
+use crate::harness::{DEADLINE, Device, Paho, Site, Tidegate, device, eventually, process, server};
 
 /// A broker whose second listener speaks WebSocket, with further lines for it.
 fn site(listener: &str) -> Site {
@@ -426,4 +426,23 @@ fn a_listener_may_change_its_transport_while_connections_go_on() {
     Device::connect(bind, &device::connect(Version::V5, "plain")).goodbye();
     web.nothing_more();
     web.goodbye();
+}
+
+#[test]
+fn the_command_line_client_speaks_websocket_too() {
+    let broker = broker("");
+    let (host, port) = (broker.site.address.to_string(), MQTT_2.to_string());
+    let url = format!("ws://{host}:{port}/mqtt");
+    let run = |arguments: &[&str]| {
+        let output = process::run(&mut server::tidegate(arguments));
+        assert!(output.status.success(), "{arguments:?}: {}", process::text(&output.stderr));
+        process::text(&output.stdout)
+    };
+    run(&["pub", "-h", &host, "-p", &port, "--ws", "-t", "kept", "-m", "by flag", "-r", "-q", "2"]);
+    assert_eq!(run(&["sub", "-L", &url, "-t", "kept", "-C", "1", "-V", "5"]), "by flag\n");
+    let refused =
+        server::tidegate(&["pub", "-L", &format!("ws://{host}:{port}/other"), "-t", "t", "-m", "m"]);
+    let output = process::run(&mut { refused });
+    let said = process::text(&output.stderr);
+    assert!(!output.status.success() && said.contains("404 (Not Found)"), "{said}");
 }
