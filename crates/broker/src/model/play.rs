@@ -1,5 +1,6 @@
 //! Clients that do one random thing after another, legal or not, to the broker and to the model.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mqtt::packet::{
@@ -13,6 +14,8 @@ use crate::config::BrokerConfig;
 use crate::sim::world::{Link, World};
 
 const STEPS: usize = 120;
+/// How many topic aliases a client may use.
+const ALIASES: u16 = 3;
 const TOPICS: [&str; 8] = ["a", "a/b", "a/b/c", "a//c", "/a", "d/e", "$x/y", "d"];
 const FILTERS: [&str; 14] =
     ["a", "a/b", "a/+", "a/#", "#", "+", "+/b", "+/+/c", "/+", "d/e", "d/#", "$x/#", "$x/+", "a//c"];
@@ -41,6 +44,34 @@ impl Score {
 struct Client {
     name: String,
     link: Option<(Link, usize, Version)>,
+    aliases: Aliases,
+}
+
+/// What aliases mean on a connection; the model knows topics only.
+#[derive(Default)]
+struct Aliases {
+    /// Said by the client.
+    said: BTreeMap<u16, &'static str>,
+    /// Said by the broker, and how many it may use.
+    heard: BTreeMap<u16, String>,
+    most: u16,
+}
+
+impl Aliases {
+    /// The packet as it would be without aliases.
+    fn without(&mut self, packet: &mut Packet<'static>) -> Result<(), String> {
+        let Packet::Publish(publish) = packet else { return Ok(()) };
+        let Some(alias) = publish.properties.topic_alias.take() else { return Ok(()) };
+        if alias == 0 || alias > self.most {
+            return Err(format!("alias {alias} of {} [MQTT-3.1.2-26]", self.most));
+        }
+        if !publish.topic.is_empty() {
+            self.heard.insert(alias, publish.topic.to_string());
+        }
+        let topic = self.heard.get(&alias).ok_or("an alias without a meaning")?;
+        publish.topic = topic.clone().into();
+        Ok(())
+    }
 }
 
 struct Play {
@@ -66,11 +97,15 @@ pub(super) fn run(seed: u64) -> Result<Score, String> {
         receive_maximum: u16::try_from(limits.receive_maximum).unwrap(),
         max_inflight: u16::try_from(limits.max_inflight).unwrap(),
         max_packet_size: 2_000,
+        topic_alias_maximum: ALIASES,
+        max_topic_aliases_out: rng.u16(..3),
         ..BrokerConfig::default()
     };
     let world = World::new(seed, rng.usize(1..4), config);
     let model = Reference::new(limits, world.unix_ms());
-    let clients = (0..rng.usize(2..6)).map(|i| Client { name: format!("c{i}"), link: None }).collect();
+    let clients = (0..rng.usize(2..6))
+        .map(|i| Client { name: format!("c{i}"), link: None, aliases: Aliases::default() })
+        .collect();
     let mut play = Play {
         rng,
         world,
@@ -118,7 +153,14 @@ impl Play {
         self.world.run();
         let mut left = Vec::new();
         for (link, number, version) in std::mem::take(&mut self.links) {
-            let packets = self.world.packets(link, version);
+            let mut packets = self.world.packets(link, version);
+            let client = self.clients.iter_mut().find(|c| c.link.is_some_and(|l| l.1 == number));
+            if let Some(client) = client {
+                packets.iter_mut().try_for_each(|p| client.aliases.without(p))?;
+            } else {
+                // the one before of a client that came again: what it is told now says nothing of topics
+                packets.retain(|p| !matches!(p, Packet::Publish(p) if p.properties.topic_alias.is_some()));
+            }
             let closed = self.world.is_closed(link);
             for packet in &packets {
                 self.story.push(format!("    to link {number}: {}", short(packet)));
@@ -164,6 +206,7 @@ impl Play {
         let at = (self.world.open(worker), number, version);
         self.links.push(at);
         self.clients[index].link = Some(at);
+        self.clients[index].aliases = Aliases::default();
         self.model.opened(number);
         at
     }
@@ -176,6 +219,7 @@ impl Play {
         }
         let at = self.open(index, version);
         let connect = self.connect(index, version);
+        self.clients[index].aliases.most = connect.properties.topic_alias_maximum.unwrap_or(0);
         let name = self.clients[index].name.clone();
         self.tell(&name, (at.1, &connect));
         self.model.connect(at.1, &connect, &name);
@@ -189,6 +233,7 @@ impl Play {
         let keep_alive = if rng.u8(..4) == 0 { 20 } else { 0 };
         let receive_maximum = rng.bool().then(|| rng.u16(1..5));
         let clean_start = rng.u8(..3) == 0;
+        let aliases = rng.u16(..4);
         let has_will = rng.u8(..3) == 0;
         let delay = [None, Some(0), Some(15), Some(100)][rng.usize(..4)];
         let will = has_will.then(|| {
@@ -216,6 +261,7 @@ impl Play {
             properties: ConnectProperties {
                 session_expiry_interval: expiry.filter(|_| v5),
                 receive_maximum: receive_maximum.filter(|_| v5),
+                topic_alias_maximum: (v5 && aliases > 0).then_some(aliases),
                 ..ConnectProperties::default()
             },
         }
@@ -290,6 +336,7 @@ impl Play {
         let name = self.clients[index].name.clone();
         let at = self.open(index, version);
         let connect = self.connect(index, version);
+        self.clients[index].aliases.most = connect.properties.topic_alias_maximum.unwrap_or(0);
         self.tell(&name, ("again", at.1, &connect));
         self.model.connect(at.1, &connect, &name);
         self.world.send(at.0, version, &Packet::Connect(Box::new(connect)));
@@ -362,7 +409,28 @@ impl Play {
         };
         self.tell(name, &publish);
         self.model.publish(number, &publish);
-        self.world.send(link, version, &Packet::Publish(publish));
+        let sent = self.with_alias(name, publish, topic, version);
+        self.world.send(link, version, &Packet::Publish(sent));
+    }
+
+    /// The same message, with its topic said by an alias [MQTT-3.3.2-12].
+    fn with_alias(
+        &mut self,
+        name: &str,
+        mut publish: Publish<'static>,
+        topic: &'static str,
+        version: Version,
+    ) -> Publish<'static> {
+        if !version.is_v5() || self.rng.bool() {
+            return publish;
+        }
+        let alias = self.rng.u16(1..=ALIASES);
+        let Some(client) = self.clients.iter_mut().find(|c| c.name == name) else { return publish };
+        if client.aliases.said.insert(alias, topic) == Some(topic) {
+            publish.topic = "".into();
+        }
+        publish.properties.topic_alias = Some(alias);
+        publish
     }
 
     fn acknowledge(&mut self, name: &str, link: Link, number: usize, version: Version) {
@@ -492,7 +560,9 @@ impl Play {
 
     /// Things that no client may do.
     fn act_wrongly(&mut self, name: &str, link: Link, number: usize, version: Version) {
-        use ReasonCode::{MalformedPacket, PacketTooLarge, ProtocolError, TopicNameInvalid};
+        use ReasonCode::{
+            MalformedPacket, PacketTooLarge, ProtocolError, TopicAliasInvalid, TopicNameInvalid,
+        };
         self.score.illegal += 1;
         let v5 = version.is_v5();
         // remaining length and properties differ
@@ -510,7 +580,7 @@ impl Play {
             bytes
         };
         let subscribe_nothing: &[u8] = if v5 { b"\x82\x03\x00\x09\x00" } else { b"\x82\x02\x00\x09" };
-        let (what, bytes, reason): (_, Vec<u8>, _) = match self.rng.u8(..11) {
+        let (what, bytes, reason): (_, Vec<u8>, _) = match self.rng.u8(..13) {
             0 => {
                 let connect = Packet::Connect(Box::new(self.connect(0, version)));
                 let mut bytes = Vec::new();
@@ -525,7 +595,10 @@ impl Play {
             6 => ("flags of SUBSCRIBE [MQTT-3.8.1-1]", vec![0x80, 2, 0, 9], MalformedPacket),
             7 => ("SUBSCRIBE to nothing [MQTT-3.8.3-2]", subscribe_nothing.to_vec(), ProtocolError),
             8 => ("a length without end [MQTT-1.5.5-1]", vec![0x30, 255, 255, 255, 255, 1], MalformedPacket),
-            9 => ("a packet of 1 MiB", vec![0x30, 0x80, 0x80, 0x40], PacketTooLarge),
+            // [MQTT-3.3.2-9], 3.3.2.3.4
+            9 if v5 => ("alias 4 of 3", b"\x30\x07\x00\x01a\x03\x23\x00\x04".to_vec(), TopicAliasInvalid),
+            10 if v5 => ("alias 0", b"\x30\x07\x00\x01a\x03\x23\x00\x00".to_vec(), TopicAliasInvalid),
+            11 => ("a packet of 1 MiB", vec![0x30, 0x80, 0x80, 0x40], PacketTooLarge),
             _ => ("PINGRESP from a client", vec![0xd0, 0], ProtocolError),
         };
         self.tell(name, what);

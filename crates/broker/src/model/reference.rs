@@ -224,7 +224,7 @@ impl Reference {
             let session = Session { key: self.next_key, durable: expiry > 0, ..Session::default() };
             self.sessions.insert(client.to_owned(), session);
         }
-        let asked = connect.properties.receive_maximum.map_or(usize::from(u16::MAX), usize::from);
+        let asked = connect.properties.receive_maximum.unwrap_or(u16::MAX);
         let now = self.now;
         let Some(session) = self.sessions.get_mut(client) else { return };
         (session.expiry, session.expires_at, session.link) = (expiry, None, Some(link));
@@ -251,7 +251,7 @@ impl Reference {
         let conn = Conn {
             client: client.to_owned(),
             version: connect.version,
-            window: asked.min(self.limits.max_inflight),
+            window: usize::from(asked).min(self.limits.max_inflight),
             keep_alive_ms: u64::from(connect.keep_alive) * 1_500,
             last: now,
             will,
@@ -590,14 +590,13 @@ impl Reference {
             matched |= best.is_some_and(|q| session.link.is_some() || q > QoS::AtMostOnce);
             // [MQTT-3.8.3-3]
             let wanted: Vec<_> = all.into_iter().filter(|(_, (o, _))| !(own && o.no_local)).collect();
-            let Some(granted) = wanted.iter().map(|(_, (o, _))| o.qos).max() else { continue };
-            let qos = granted.min(publish.qos);
-            let upgraded = qos == QoS::AtMostOnce && publish.qos > qos && session.durable;
-            if upgraded {
-                // if the subscription is given a higher QoS while the session is behind, it may come with that
+            let granted = wanted.iter().map(|(_, (o, _))| o.qos).max();
+            let logged = granted.is_some_and(|q| q > QoS::AtMostOnce);
+            if best.is_some() && !logged && publish.qos > QoS::AtMostOnce && session.durable {
+                // if the subscription is replaced by one that takes it, while the session is behind, it may come
                 session.pending.push(Delivery {
                     message: Rc::clone(&message),
-                    qos,
+                    qos: QoS::AtMostOnce,
                     retain: false,
                     identifiers: Vec::new(),
                     retained: false,
@@ -606,6 +605,8 @@ impl Reference {
                     optional: true,
                 });
             }
+            let Some(granted) = granted else { continue };
+            let qos = granted.min(publish.qos);
             if session.link.is_none() && qos == QoS::AtMostOnce {
                 continue;
             }
@@ -810,9 +811,10 @@ impl Session {
         let exact = must.or_else(|| self.pending.iter().position(exact));
         let Some(at) = exact else {
             let near = self.pending.iter().find(|d| same(d));
-            let why = near.map_or("nobody sent it to this client".into(), |d| {
-                d.is(got, now, v5).err().unwrap_or_default()
-            });
+            let why = match near {
+                Some(near) => near.is(got, now, v5).err().unwrap_or_default(),
+                None => "nobody sent it to this client".into(),
+            };
             return Err(format!("{got:?}: {why}"));
         };
         let may: usize = self.pending.iter().filter(|d| same(d) && !d.is_required(now)).count();
