@@ -8,6 +8,7 @@
 //! * [`access`], [`preread`], [`route`], [`balance`], [`sticky`], [`health`]: who it is, where it goes. Pure.
 //! * `accept`, `limits`, `upstream`, `server`, `queue`, `splice`: the journey of a connection, on the worker that
 //!   accepted it.
+//! * [`import`]: the configurations of other balancers, as TOML. Pure.
 //! * `session_log`, [`metrics`], `admin`: what is known of it, for people and machines.
 //!
 //! Must not know: brokers, HTTP, other roles. A gateway meets a broker on the wire only.
@@ -17,6 +18,7 @@ pub mod balance;
 pub mod config;
 pub mod error;
 pub mod health;
+pub mod import;
 pub mod metrics;
 pub mod preread;
 pub mod route;

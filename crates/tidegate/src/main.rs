@@ -2,6 +2,7 @@
 
 mod config;
 mod demo;
+mod import;
 mod process;
 mod run;
 
@@ -45,6 +46,7 @@ enum Command {
     Bench(cli::bench::Args),
     /// Look at a running process and steer it, through its REST API
     Ctl(cli::ctl::Args),
+    Import(import::Args),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Some(Command::Sub(args)) => cli::subscribe::run(args),
         Some(Command::Bench(args)) => cli::bench::run(&args),
         Some(Command::Ctl(args)) => cli::ctl::run(&args),
+        Some(Command::Import(args)) => import::run(&args),
     }
 }
 

@@ -15,6 +15,7 @@ mod gateway_stickiness;
 mod harness;
 mod hostile;
 mod hostile_peers;
+mod import;
 mod interoperation;
 mod lifecycle;
 mod publish_and_subscribe;

@@ -13,6 +13,7 @@ pub(crate) mod http;
 pub(crate) mod lines;
 pub(crate) mod mosquitto;
 pub(crate) mod nginx;
+pub(crate) mod nginx_stream;
 pub(crate) mod paho;
 pub(crate) mod process;
 pub(crate) mod server;
