@@ -9,6 +9,7 @@ use api::page::{Page, PageMeta, PageQuery};
 use runtime::clock::rfc3339;
 
 use crate::connection::{Conn, ConnId, End, Origin};
+use crate::exclusive;
 use crate::session_store::{About, Offline};
 use crate::start::Broker;
 use crate::worker::Worker;
@@ -197,7 +198,7 @@ impl Worker {
 fn subscription(client_id: &str, filter: &str, s: &crate::session::Subscription, node: &str) -> Subscription {
     Subscription {
         clientid: client_id.to_owned(),
-        topic: filter.to_owned(),
+        topic: if s.exclusive { exclusive::with_prefix(filter) } else { filter.to_owned() },
         qos: s.options.qos as u8,
         nl: u8::from(s.options.no_local),
         rap: u8::from(s.options.retain_as_published),

@@ -5,12 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mqtt::QoS;
+use mqtt::packet::{RetainHandling, SubscriptionOptions};
 use runtime::config::{IpNet, Table};
 
 mod websocket;
 
 pub use crate::share::strategy::Strategy;
 pub use websocket::WebSocketConfig;
+
+use crate::auto_subscribe::AutoSubscription;
+use crate::topic_rewrite::{Action, Rewriting, Rule, RuleError};
 
 /// `[broker]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,6 +61,12 @@ pub struct BrokerConfig {
     pub max_keep_alive: Option<u16>,
     /// Payloads that are said to be UTF-8 are looked at. Default false.
     pub check_payload_format: bool,
+    /// `$exclusive/{filter}` is understood. Default true.
+    pub exclusive_subscription: bool,
+    /// `topic_rewrite`. Default none.
+    pub topic_rewrite: Rewriting,
+    /// `auto_subscribe`. Default none.
+    pub auto_subscribe: Arc<[AutoSubscription]>,
     /// Clients may subscribe to `$share/{ShareName}/{filter}` (4.8.2). Default: yes.
     pub shared_subscription_available: bool,
     /// How a shared subscription chooses among its members. Default: one after the other.
@@ -134,6 +144,9 @@ impl Default for BrokerConfig {
             server_keep_alive: None,
             max_keep_alive: None,
             check_payload_format: false,
+            exclusive_subscription: true,
+            topic_rewrite: Rewriting::default(),
+            auto_subscribe: Arc::default(),
             shared_subscription_available: true,
             shared_subscription_strategy: Strategy::RoundRobin,
             shared_subscription_groups: Vec::new(),
@@ -203,6 +216,13 @@ pub fn read(table: &mut Table<'_>) -> BrokerConfig {
         server_keep_alive: keep_alive(table, "server_keep_alive"),
         max_keep_alive: keep_alive(table, "max_keep_alive"),
         check_payload_format: table.bool("check_payload_format").unwrap_or(d.check_payload_format),
+        exclusive_subscription: table.bool("exclusive_subscription").unwrap_or(d.exclusive_subscription),
+        topic_rewrite: table.tables("topic_rewrite", |t, _| read_rewrite(t)).into_iter().flatten().collect(),
+        auto_subscribe: table
+            .tables("auto_subscribe", |t, _| read_auto_subscription(t))
+            .into_iter()
+            .flatten()
+            .collect(),
         shared_subscription_available: table
             .bool("shared_subscription_available")
             .unwrap_or(d.shared_subscription_available),
@@ -210,6 +230,54 @@ pub fn read(table: &mut Table<'_>) -> BrokerConfig {
             .choice("shared_subscription_strategy", &Strategy::NAMES)
             .unwrap_or(d.shared_subscription_strategy),
         shared_subscription_groups: read_groups(table),
+    }
+}
+
+fn read_rewrite(t: &mut Table<'_>) -> Option<Rule> {
+    let actions = [("publish", Action::Publish), ("subscribe", Action::Subscribe), ("all", Action::All)];
+    let action = t.choice("action", &actions);
+    for (key, what) in [
+        ("action", "\"publish\", \"subscribe\" or \"all\""),
+        ("source", "a topic filter"),
+        ("regex", "an expression"),
+        ("target", "a topic with $1 and the like, ${clientid} or ${username}"),
+    ] {
+        t.require(key, what);
+    }
+    let (source, regex, target) = (t.string("source"), t.string("regex"), t.string("target"));
+    match Rule::new(action?, &source?, &regex?, &target?) {
+        Ok(rule) => Some(rule),
+        Err(error) => {
+            let key = match error {
+                RuleError::Source(_) => "source",
+                RuleError::Expression(_) => "regex",
+                RuleError::Target(_) => "target",
+            };
+            t.problem(key, error.to_string());
+            None
+        }
+    }
+}
+
+fn read_auto_subscription(t: &mut Table<'_>) -> Option<AutoSubscription> {
+    t.require("topic", "a topic filter, ${clientid} and ${username} in it if you like");
+    let topic = t.string("topic");
+    let options = SubscriptionOptions {
+        qos: integer(t, "qos", 0..=2).and_then(QoS::from_u8).unwrap_or_default(),
+        no_local: t.bool("no_local").unwrap_or(false),
+        retain_as_published: t.bool("retain_as_published").unwrap_or(false),
+        retain_handling: match integer::<u8>(t, "retain_handling", 0..=2) {
+            Some(1) => RetainHandling::SendIfNew,
+            Some(2) => RetainHandling::DoNotSend,
+            _ => RetainHandling::Send,
+        },
+    };
+    match AutoSubscription::new(&topic?, options) {
+        Ok(subscription) => Some(subscription),
+        Err(allowed) => {
+            t.problem("topic", allowed);
+            None
+        }
     }
 }
 

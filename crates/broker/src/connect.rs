@@ -19,6 +19,7 @@ use crate::session::{Cursor, InFlight, Resuming, Session, Windows};
 use crate::session_store::{self, About, Offline, SessionRecord, StoredFlight, Taken};
 use crate::shared::Mail;
 use crate::topic_alias::Outgoing;
+use crate::topic_template::Who;
 use crate::worker::{Waiting, Worker};
 
 /// Records of a stored session that are read at once.
@@ -35,6 +36,7 @@ impl Worker {
         // [MQTT-3.1.2-26], [MQTT-3.1.2-27]
         let most_aliases = asked.topic_alias_maximum.unwrap_or(0).min(most_aliases);
         conn.aliases_out = Outgoing::new(most_aliases).map(Box::new);
+        self.rewrite_topic_of_will(&mut connect);
         if let Err((reason, why)) = self.judge(id, &connect) {
             let client_id = Some(&*connect.client_id).filter(|id| !id.is_empty()).map(Arc::from);
             self.refuse(id, client_id, reason, why);
@@ -102,6 +104,15 @@ impl Worker {
         match &connect.will {
             Some(will) => self.judge_will(will),
             None => Ok(()),
+        }
+    }
+
+    fn rewrite_topic_of_will(&mut self, connect: &mut Connect<'_>) {
+        let who = Who { client_id: &connect.client_id, username: connect.username.as_deref() };
+        if let Some(will) = &mut connect.will
+            && let Some(topic) = self.rewrite_will(&will.topic, who)
+        {
+            will.topic = topic.into();
         }
     }
 
@@ -217,6 +228,7 @@ impl Worker {
         for filter in stored.filters() {
             self.shared.router.unsubscribe(filter, stored.key);
         }
+        self.shared.exclusive.release_all(stored.key);
     }
 
     fn load(&mut self, id: ConnId, client_id: &str, after: Option<Key>) {
@@ -463,6 +475,7 @@ impl Worker {
             conn.greeted = true;
         }
         self.tell_connected(id, &client_id);
+        self.auto_subscribe(id);
         let keep_alive = self.conn(id).map_or(0, |c| c.keep_alive_ms);
         let keep_alive = Duration::from_millis(u64::from(keep_alive));
         // the timer for CONNECT is still armed: where it comes first, it goes on as that for keep alive

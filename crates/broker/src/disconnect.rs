@@ -193,6 +193,7 @@ impl Worker {
             for filter in &filters {
                 self.shared.router.unsubscribe(filter, key);
             }
+            self.shared.exclusive.release_all(key);
             // the session ends now: a will delay does not outlive it [MQTT-3.1.3-9]
             if let Some(will) = will {
                 self.publish_will(&will.message);

@@ -7,12 +7,14 @@
 //! Must not know: HTTP, the gateway, which engine it has.
 
 mod admin;
+pub mod auto_subscribe;
 pub mod config;
 mod connect;
 mod connection;
 mod deliver;
 mod disconnect;
 mod driver;
+mod exclusive;
 mod log;
 mod message;
 mod metrics;
@@ -39,6 +41,8 @@ mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod topic_alias;
+pub mod topic_rewrite;
+pub mod topic_template;
 mod worker;
 
 pub use start::{Broker, Context, StartError};

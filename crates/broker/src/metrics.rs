@@ -94,6 +94,8 @@ pub(crate) struct WorkerMetrics {
     pub(crate) sent_bytes: Counter,
     pub(crate) dropped: [Counter; Drop::ALL.len()],
     pub(crate) refused_requests: [Counter; Refusal::ALL.len()],
+    pub(crate) topics_rewritten: Counter,
+    pub(crate) topics_not_rewritten: Counter,
     pub(crate) log_appends: Counter,
     pub(crate) log_messages: Counter,
     pub(crate) replayed: Counter,
@@ -157,6 +159,13 @@ static REFUSED_REQUESTS: Desc = counter(
     "What connected clients asked and did not get, by rule",
     &["action", "rule"],
 );
+static REWRITES: Desc = counter(
+    "tidegate_broker_topic_rewrites_total",
+    "Topics and filters that a rule of topic_rewrite was for, by whether the result could be used",
+    &["result"],
+);
+static EXCLUSIVE: Desc =
+    gauge("tidegate_broker_exclusive_subscriptions", "Filters that one session has for itself");
 static LOG_APPENDS: Desc =
     counter("tidegate_broker_log_frames_appended_total", "Frames appended to the log", &[]);
 static LOG_MESSAGES: Desc = counter(
@@ -226,6 +235,9 @@ impl Collect for BrokerCollector {
             let count = sum(&|m| m.refused_requests[rule as usize].get());
             out.sample(&REFUSED_REQUESTS, &[rule.action(), rule.name()], count);
         }
+        out.sample(&REWRITES, &["rewritten"], sum(&|m| m.topics_rewritten.get()));
+        out.sample(&REWRITES, &["unusable"], sum(&|m| m.topics_not_rewritten.get()));
+        out.sample(&EXCLUSIVE, &[], shared.exclusive.len() as f64);
         out.sample(&LOG_APPENDS, &[], sum(&|m| m.log_appends.get()));
         out.sample(&LOG_MESSAGES, &[], sum(&|m| m.log_messages.get()));
         out.sample(&REPLAYED, &[], sum(&|m| m.replayed.get()));

@@ -53,6 +53,9 @@ impl Worker {
             };
             publish.topic = Cow::Borrowed(&topic);
         }
+        if let Some(topic) = self.rewrite_topic(id, &publish.topic) {
+            publish.topic = Cow::Owned(topic);
+        }
         if let Err((reason, clause, detail)) = self.judge_capabilities(&publish) {
             self.violation(id, reason, clause, detail);
             return;

@@ -160,6 +160,9 @@ pub(crate) fn recover(shared: &Arc<Shared>, unix_ms: u64) -> Result<Recovered, E
 fn adopt(shared: &Shared, offline: Offline) -> Offline {
     let receiver = Receiver { session: offline.key, address: None, durable: true };
     for (filter, s) in &offline.subscriptions {
+        if s.exclusive {
+            shared.exclusive.claim(filter, offline.key);
+        }
         shared.router.subscribe(
             filter,
             receiver,

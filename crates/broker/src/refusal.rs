@@ -29,18 +29,24 @@ pub(crate) enum Refusal {
     FilterLevels,
     /// SUBSCRIBE beyond `max_subscriptions`.
     Subscriptions,
+    /// SUBSCRIBE to an exclusive filter that another session has.
+    Exclusive,
+    /// SUBSCRIBE to an exclusive filter where `exclusive_subscription` is off.
+    ExclusiveOff,
     /// SUBSCRIBE of a version that cannot read CONNACK, with a wildcard, where `wildcard_subscription_available` is off.
     Wildcard,
 }
 
 impl Refusal {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::SystemTopic,
         Self::TopicLevels,
         Self::PayloadFormat,
         Self::FilterInvalid,
         Self::FilterLevels,
         Self::Subscriptions,
+        Self::Exclusive,
+        Self::ExclusiveOff,
         Self::Wildcard,
     ];
 
@@ -53,6 +59,8 @@ impl Refusal {
             Self::FilterInvalid => "filter_invalid",
             Self::FilterLevels => "filter_levels",
             Self::Subscriptions => "max_subscriptions",
+            Self::Exclusive => "exclusive",
+            Self::ExclusiveOff => "exclusive_off",
             Self::Wildcard => "wildcard",
         }
     }
@@ -63,8 +71,8 @@ impl Refusal {
             Self::SystemTopic => ReasonCode::NotAuthorized,
             Self::TopicLevels => ReasonCode::TopicNameInvalid,
             Self::PayloadFormat => ReasonCode::PayloadFormatInvalid,
-            Self::FilterInvalid | Self::FilterLevels => ReasonCode::TopicFilterInvalid,
-            Self::Subscriptions => ReasonCode::QuotaExceeded,
+            Self::FilterInvalid | Self::FilterLevels | Self::ExclusiveOff => ReasonCode::TopicFilterInvalid,
+            Self::Subscriptions | Self::Exclusive => ReasonCode::QuotaExceeded,
             Self::Wildcard => ReasonCode::WildcardSubscriptionsNotSupported,
         }
     }
@@ -78,6 +86,8 @@ impl Refusal {
             Self::FilterInvalid => "not a topic filter",
             Self::FilterLevels => "the topic filter has too many levels",
             Self::Subscriptions => "the session has as many subscriptions as it may have",
+            Self::Exclusive => "another session has this exclusive subscription",
+            Self::ExclusiveOff => "exclusive subscriptions are not available here",
             Self::Wildcard => "wildcards are not available here",
         }
     }
@@ -86,7 +96,12 @@ impl Refusal {
     pub(crate) const fn action(self) -> &'static str {
         match self {
             Self::SystemTopic | Self::TopicLevels | Self::PayloadFormat => "publish",
-            Self::FilterInvalid | Self::FilterLevels | Self::Subscriptions | Self::Wildcard => "subscribe",
+            Self::FilterInvalid
+            | Self::FilterLevels
+            | Self::Subscriptions
+            | Self::Exclusive
+            | Self::ExclusiveOff
+            | Self::Wildcard => "subscribe",
         }
     }
 }

@@ -38,6 +38,8 @@ pub(crate) struct Subscription {
     pub(crate) options: SubscriptionOptions,
     /// 0: none.
     pub(crate) identifier: u32,
+    /// No other session has this filter (`exclusive`).
+    pub(crate) exclusive: bool,
     /// For each shard the position after which the filter applies, where the session was behind when it subscribed:
     /// a replay must not deliver what is older than the subscription.
     pub(crate) starts: Option<Box<[Pos]>>,

@@ -402,6 +402,7 @@ pub(crate) fn subscription_write(client_id: &str, filter: &str, subscription: &S
     let mut out = record::begin();
     record::put_options(subscription.options, &mut out);
     out.extend_from_slice(&subscription.identifier.to_be_bytes());
+    out.push(u8::from(subscription.exclusive));
     record::put_positions(subscription.starts.as_deref().unwrap_or_default(), &mut out);
     Write::put(record::subscription_key(client_id, filter), out)
 }
@@ -411,8 +412,9 @@ pub(crate) fn subscription(bytes: &[u8]) -> Option<Subscription> {
     let mut r = Reader::versioned(bytes)?;
     let options = record::options(&mut r)?;
     let identifier = r.u32()?;
+    let exclusive = r.u8()? != 0;
     let starts = record::positions(&mut r)?;
-    Some(Subscription { options, identifier, starts: (!starts.is_empty()).then_some(starts) })
+    Some(Subscription { options, identifier, exclusive, starts: (!starts.is_empty()).then_some(starts) })
 }
 
 /// The write for one `in/<packet id>` record.

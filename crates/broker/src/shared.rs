@@ -10,6 +10,7 @@ use runtime::events::Events;
 use runtime::mailbox::Sender;
 
 use crate::config::BrokerConfig;
+use crate::exclusive::Exclusive;
 use crate::message::Message;
 use crate::metrics::WorkerMetrics;
 use crate::registry::{Owner, Registry};
@@ -57,6 +58,7 @@ pub(crate) struct Shared {
     pub(crate) router: Router,
     pub(crate) registry: Registry,
     pub(crate) store: SessionStore,
+    pub(crate) exclusive: Exclusive,
     /// The replica of the register's retained records that a watch keeps up to date.
     pub(crate) retained: RwLock<Retained<Arc<Message>>>,
     pub(crate) mailboxes: Vec<Sender<Mail>>,
@@ -91,6 +93,7 @@ impl Shared {
             router: Router::new(),
             registry: Registry::new(),
             store: SessionStore::new(),
+            exclusive: Exclusive::default(),
             retained: RwLock::new(Retained::new()),
             metrics: (0..workers).map(|_| Arc::default()).collect(),
             floors: (0..workers * usize::from(guarantees.shards)).map(|_| AtomicU64::new(u64::MAX)).collect(),

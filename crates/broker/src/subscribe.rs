@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 
 use crate::config::BrokerConfig;
 use crate::connection::ConnId;
+use crate::exclusive;
 use crate::message::{Left, NEVER};
 use crate::queue::Waiting as Queued;
 use crate::record::{self, Reader};
@@ -26,7 +27,8 @@ use crate::worker::{Waiting, Worker, reason_of};
 
 /// The answer to a SUBSCRIBE that waits until its subscriptions are written.
 pub(crate) struct Granted {
-    packet_id: PacketId,
+    /// `None`: nobody asked, nobody is answered.
+    packet_id: Option<PacketId>,
     reasons: Vec<ReasonCode>,
     /// The Reason String: why the first filter that was refused was.
     why: &'static str,
@@ -34,7 +36,9 @@ pub(crate) struct Granted {
 }
 
 struct Wanted {
+    /// Without `$exclusive/`.
     filter: Box<str>,
+    exclusive: bool,
     options: SubscriptionOptions,
     identifier: u32,
 }
@@ -58,10 +62,17 @@ impl Worker {
             self.violation(id, reason, clause, detail);
             return;
         }
+        let rewritten = self.rewrite_subscribe(id, subscribe);
+        let subscribe = rewritten.as_ref().unwrap_or(subscribe);
+        self.grant(id, subscribe, Some(subscribe.packet_id));
+    }
+
+    /// Judges each filter, as what it has been rewritten to, and makes the subscriptions that are granted.
+    pub(crate) fn grant(&mut self, id: ConnId, subscribe: &Subscribe<'_>, packet_id: Option<PacketId>) {
         let config = Arc::clone(&self.config);
+        let shared = Arc::clone(&self.shared);
         let Some(session) = self.conn(id).and_then(|c| c.session.as_ref()) else { return };
-        let mut granted =
-            Granted { packet_id: subscribe.packet_id, reasons: Vec::new(), why: "", wanted: Vec::new() };
+        let mut granted = Granted { packet_id, reasons: Vec::new(), why: "", wanted: Vec::new() };
         let mut refused: Vec<(&str, Refusal)> = Vec::new();
         let mut count = session.subscriptions.len();
         // places in `wanted`: a packet has room for a quarter of a million filters
@@ -69,27 +80,36 @@ impl Worker {
         for wanted in &subscribe.filters {
             let options =
                 SubscriptionOptions { qos: wanted.options.qos.min(config.maximum_qos), ..wanted.options };
-            let reason = match judge(&wanted.filter, &config) {
+            let exclusive = exclusive::path(&wanted.filter);
+            let filter = exclusive.unwrap_or(&wanted.filter);
+            let claim = || exclusive.is_none() || shared.exclusive.claim(filter, session.key);
+            let reason = match judge(filter, exclusive.is_some(), &config) {
                 Err(Judged::Rule(rule)) => {
                     refused.push((&wanted.filter, rule));
                     rule.reason()
                 }
                 Err(Judged::Reason(reason)) => reason,
                 Ok(()) => {
-                    let place = places.get(&*wanted.filter).copied();
-                    let new = place.is_none() && session.subscriptions.get(&wanted.filter).is_none();
-                    if new && count >= config.max_subscriptions {
-                        refused.push((&wanted.filter, Refusal::Subscriptions));
-                        Refusal::Subscriptions.reason()
+                    let place = places.get(filter).copied();
+                    let new = place.is_none() && session.subscriptions.get(filter).is_none();
+                    let full = new && count >= config.max_subscriptions;
+                    if full || !claim() {
+                        let rule = if full { Refusal::Subscriptions } else { Refusal::Exclusive };
+                        refused.push((&wanted.filter, rule));
+                        rule.reason()
                     } else {
                         count += usize::from(new);
                         match place.and_then(|place| granted.wanted.get_mut(place)) {
                             // named twice: the later one replaces the earlier
-                            Some(earlier) => earlier.options = options,
+                            Some(earlier) => {
+                                earlier.options = options;
+                                earlier.exclusive = exclusive.is_some();
+                            }
                             None => {
-                                places.insert(&wanted.filter, granted.wanted.len());
+                                places.insert(filter, granted.wanted.len());
                                 granted.wanted.push(Wanted {
-                                    filter: wanted.filter.as_ref().into(),
+                                    filter: filter.into(),
+                                    exclusive: exclusive.is_some(),
                                     options,
                                     identifier: subscribe.subscription_identifier.unwrap_or(0),
                                 });
@@ -121,7 +141,8 @@ impl Worker {
                     Some(before) => before.starts.clone(),
                     None => starts.clone(),
                 };
-                let subscription = Subscription { options: w.options, identifier: w.identifier, starts };
+                let (options, identifier, exclusive) = (w.options, w.identifier, w.exclusive);
+                let subscription = Subscription { options, identifier, exclusive, starts };
                 session_store::subscription_write(&session.client_id, &w.filter, &subscription)
             })
             .collect();
@@ -145,7 +166,9 @@ impl Worker {
             let reason = ReasonCode::SubscriptionIdentifiersNotSupported;
             return Err((reason, "3.2.2.3.12", "Subscription Identifiers are not available"));
         }
-        let wildcard = |filter: &str| Filter::parse(filter).is_ok_and(|f| f.has_wildcards());
+        let wildcard = |filter: &str| {
+            Filter::parse(exclusive::path(filter).unwrap_or(filter)).is_ok_and(|f| f.has_wildcards())
+        };
         if !self.config.wildcard_subscription_available
             && subscribe.filters.iter().any(|wanted| wildcard(&wanted.filter))
         {
@@ -173,7 +196,12 @@ impl Worker {
                     reason => reason,
                 };
             }
-            granted.wanted.clear();
+            for wanted in std::mem::take(&mut granted.wanted) {
+                let Some(session) = self.conn(id).and_then(|c| c.session.as_ref()) else { return };
+                if !session.subscriptions.get(&wanted.filter).is_some_and(|s| s.exclusive) {
+                    self.shared.exclusive.release(&wanted.filter, session.key);
+                }
+            }
         }
         let mut retained = Vec::new();
         for wanted in granted.wanted {
@@ -204,36 +232,42 @@ impl Worker {
                     no_local: wanted.options.no_local,
                 });
             }
+            if !wanted.exclusive {
+                // one that was exclusive is replaced
+                self.shared.exclusive.release(&wanted.filter, receiver.session);
+            }
             let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
             let kept = session.subscriptions.get(&wanted.filter).and_then(|s| s.starts.clone());
             let subscription = Subscription {
                 options: wanted.options,
                 identifier: wanted.identifier,
+                exclusive: wanted.exclusive,
                 // a subscription that is replaced goes on where it was
                 starts: if new { starts.clone() } else { kept },
             };
             session.subscriptions.insert(wanted.filter, subscription);
         }
-        let explains = self.conn(id).is_some_and(|c| c.version.is_v5() && c.problem_information);
-        let mut suback = Suback {
-            packet_id: granted.packet_id,
-            // [MQTT-3.1.2-29]
-            properties: ReasonProperties {
-                reason_string: (explains && !granted.why.is_empty()).then(|| granted.why.into()),
-                user_properties: Vec::new(),
-            },
-            reasons: granted.reasons,
-        };
-        if !self.send(id, &Packet::Suback(suback.clone())) {
-            // without the explanation it may fit [MQTT-3.9.2-1]
-            suback.properties.reason_string = None;
-            self.answer(id, &Packet::Suback(suback));
+        if let Some(packet_id) = granted.packet_id {
+            self.suback(id, packet_id, granted.reasons, granted.why);
         }
         if !retained.is_empty() {
             // behind the barrier the replica has everything that was acknowledged before this SUBSCRIBE
             self.submit(Op::Barrier { prefix: record::retained_prefix() }, Waiting::Retained(id, retained));
         }
         self.go_on_after_write(id);
+    }
+
+    fn suback(&mut self, id: ConnId, packet_id: PacketId, reasons: Vec<ReasonCode>, why: &'static str) {
+        let explains = self.conn(id).is_some_and(|c| c.version.is_v5() && c.problem_information);
+        // [MQTT-3.1.2-29]
+        let reason_string = (explains && !why.is_empty()).then(|| why.into());
+        let properties = ReasonProperties { reason_string, user_properties: Vec::new() };
+        let mut suback = Suback { packet_id, properties, reasons };
+        if !self.send(id, &Packet::Suback(suback.clone())) {
+            // without the explanation it may fit [MQTT-3.9.2-1]
+            suback.properties.reason_string = None;
+            self.answer(id, &Packet::Suback(suback));
+        }
     }
 
     fn go_on_after_write(&mut self, id: ConnId) {
@@ -310,19 +344,26 @@ impl Worker {
     }
 
     pub(crate) fn on_unsubscribe(&mut self, id: ConnId, unsubscribe: &Unsubscribe<'_>) {
+        let rewritten = self.rewrite_unsubscribe(id, unsubscribe);
+        let unsubscribe = rewritten.as_ref().unwrap_or(unsubscribe);
         let router = Arc::clone(&self.shared);
         let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
         let durable = session.durable_now();
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
         let mut writes: Vec<Write> = Vec::new();
         for filter in &unsubscribe.filters {
+            let exclusive = exclusive::path(filter);
+            let filter = exclusive.unwrap_or(filter);
             if Filter::parse(filter).is_err() {
                 reasons.push(ReasonCode::TopicFilterInvalid);
                 continue;
             }
-            // [MQTT-3.10.4-1]
-            let known = session.subscriptions.remove(filter).is_some();
+            // [MQTT-3.10.4-1]: character by character, so with the prefix or without it
+            let same = |s: &Subscription| s.exclusive == exclusive.is_some();
+            let known = session.subscriptions.get(filter).is_some_and(same);
             if known {
+                session.subscriptions.remove(filter);
+                router.exclusive.release(filter, session.key);
                 router.router.unsubscribe(filter, session.key);
                 writes.push(Write::delete(record::subscription_key(&session.client_id, filter)));
             }
@@ -331,7 +372,8 @@ impl Worker {
         if let Some(backlog) = &mut session.backlog
             && !backlog.searches.is_empty()
         {
-            let ended: HashSet<&str> = unsubscribe.filters.iter().map(|f| &**f).collect();
+            let ended = unsubscribe.filters.iter().map(|f| exclusive::path(f).unwrap_or(f));
+            let ended: HashSet<&str> = ended.filter(|f| session.subscriptions.get(f).is_none()).collect();
             backlog.searches.retain(|s| !ended.contains(&*s.filter));
         }
         if !durable || writes.is_empty() {
@@ -389,7 +431,13 @@ enum Judged {
     Reason(ReasonCode),
 }
 
-fn judge(filter: &str, config: &BrokerConfig) -> Result<(), Judged> {
+fn judge(filter: &str, exclusive: bool, config: &BrokerConfig) -> Result<(), Judged> {
+    if exclusive && !config.exclusive_subscription {
+        return Err(Judged::Rule(Refusal::ExclusiveOff));
+    }
+    if exclusive && (exclusive::path(filter).is_some() || is_shared(filter)) {
+        return Err(Judged::Rule(Refusal::FilterInvalid));
+    }
     let parsed = Filter::parse(filter).map_err(|_: FilterError| Judged::Rule(Refusal::FilterInvalid))?;
     // [MQTT-4.8.2-1], [MQTT-4.8.2-2]
     if parsed.share().is_some() && !config.shared_subscription_available {

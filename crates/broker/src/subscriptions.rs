@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     fn subscription(identifier: u32) -> Subscription {
-        Subscription { options: SubscriptionOptions::default(), identifier, starts: None }
+        Subscription { options: SubscriptionOptions::default(), identifier, exclusive: false, starts: None }
     }
 
     proptest! {

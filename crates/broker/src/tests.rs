@@ -8,4 +8,5 @@ mod life;
 mod protocol;
 mod rig;
 mod shared;
+mod topics;
 mod will;

@@ -34,6 +34,7 @@ use crate::router::RouteCache;
 use crate::share::Share;
 use crate::shared::{Mail, Shared};
 use crate::subscribe::{Granted, RetainedFor};
+use crate::topic_rewrite::Rewriter;
 
 /// Now, read once for each entry into the worker.
 #[derive(Clone, Copy, Debug)]
@@ -131,6 +132,8 @@ pub(crate) struct Worker {
     searching: Vec<ConnId>,
     /// Connected sessions that outlive their connection: while there are none, nothing is asked of the log.
     pub(crate) durable_sessions: usize,
+    /// The rules of `topic_rewrite`.
+    pub(crate) rewriter: Rewriter,
     turn_wanted: bool,
     ticks: u64,
     /// Whoever still comes is sent away at once.
@@ -166,6 +169,7 @@ impl Worker {
             congested: false,
             searching: Vec::new(),
             durable_sessions: 0,
+            rewriter: Rewriter::new(&shared.config.load().topic_rewrite),
             turn_wanted: false,
             ticks: 0,
             stopping: false,
@@ -257,6 +261,9 @@ impl Worker {
     pub(crate) fn tick(&mut self) {
         self.ticks += 1;
         self.config = self.shared.config.load_full();
+        if !self.rewriter.is_of(&self.config.topic_rewrite) {
+            self.rewriter = Rewriter::new(&self.config.topic_rewrite);
+        }
         let mut fired = std::mem::take(&mut self.fired);
         self.wheel.advance(self.now.instant, &mut fired);
         for id in fired.drain(..) {

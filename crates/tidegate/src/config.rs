@@ -257,6 +257,8 @@ mod tests {
             max_session_expiry: broker.max_session_expiry,
             server_keep_alive: broker.server_keep_alive,
             max_keep_alive: broker.max_keep_alive,
+            topic_rewrite: broker.topic_rewrite.clone(),
+            auto_subscribe: broker.auto_subscribe.clone(),
             ..BrokerConfig::default()
         };
         assert_eq!(BrokerConfig { listeners: defaults.listeners.clone(), ..broker }, defaults);
