@@ -27,6 +27,31 @@ pub(super) enum Bench {
     Fanout(FanoutArgs),
     /// Many publishers, each with a topic, and few subscribers who hear all of them or share them
     Fanin(FaninArgs),
+    /// Does a client come back to its server? Connects through a balancer, asks the servers who is where
+    Sticky(StickyArgs),
+}
+
+/// Flags of `sticky`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(disable_help_flag = true)]
+pub(super) struct StickyArgs {
+    /// A server behind the balancer, as HOST:PORT, to be asked directly; give each of them
+    #[arg(long, value_name = "HOST:PORT", required = true)]
+    pub(super) server: Vec<String>,
+    /// Clients
+    #[arg(short, long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(super) clients: u32,
+    /// Connections of each client, one after the other, each from another address where there are several
+    #[arg(short = 'n', long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..=1_000))]
+    pub(super) visits: u32,
+    /// Connections that may be on their way at once
+    #[arg(long = "inflight", value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) at_once: u16,
+    /// Client ids and addresses come from this number [default: another one each time, and printed]
+    #[arg(long)]
+    pub(super) seed: Option<u64>,
+    #[command(flatten)]
+    pub(super) common: CommonArgs,
 }
 
 /// Flags of every bench.
@@ -200,8 +225,12 @@ const AT_ONCE_BY_RATE: u32 = 10_000;
 
 impl Bench {
     /// Puts the flags together. `run` tells this run's topics and client ids from others'.
-    pub(super) fn wanted(&self, run: u32) -> Wanted<'_> {
-        match self {
+    ///
+    /// # Errors
+    /// It is `sticky`, which puts no load on anything: its own flags.
+    pub(super) fn wanted(&self, run: u32) -> Result<Wanted<'_>, &StickyArgs> {
+        Ok(match self {
+            Self::Sticky(args) => return Err(args),
             Self::Conn(args) => Wanted {
                 name: "conn",
                 common: &args.common,
@@ -224,7 +253,7 @@ impl Bench {
                 let traffic = args.traffic.traffic(Shape::FanIn, args.clients, args.subscribers, share, run);
                 Wanted::with("fanin", &args.traffic.common, traffic)
             }
-        }
+        })
     }
 }
 

@@ -5,7 +5,7 @@
 //! * `generator` with `dial` and `traffic`: one thread's clients on one poll. The `client` crate has a task and queues for
 //!   each connection, which is right for an application and too heavy for a load.
 //! * `run`: the threads, the phases, the clock on the wall.
-//! * `sticky`: which server a gateway gives a client, asked of the servers themselves.
+//! * `sticky` with `stickiness`: which server a gateway gives a client, asked of the servers themselves.
 //!
 //! Both ends of each message are in this process, so that one clock measures both.
 
@@ -23,6 +23,8 @@ mod schedule;
 mod sequence;
 mod shared;
 mod stamp;
+mod stickiness;
+mod sticky;
 mod target;
 mod timer;
 mod traffic;

@@ -32,11 +32,15 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// Descriptors besides those of clients.
 const OTHER_DESCRIPTORS: u64 = 64;
 
-/// Runs `tidegate bench`: exit status 0; 1 if nothing connected or messages were lost that their QoS promises.
+/// Runs `tidegate bench`: exit status 0; 1 if nothing connected, messages were lost that their QoS promises, or clients did
+/// not come back to their server.
 pub fn run(args: &Args) -> ExitCode {
     // The seed decides nothing but names, which have to differ from run to run.
     let run = fastrand::u32(..);
-    let wanted = args.bench.wanted(run);
+    let wanted = match args.bench.wanted(run) {
+        Ok(wanted) => wanted,
+        Err(args) => return super::sticky::run(args),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let report = runtime
         .map_err(|error| format!("cannot start: {error}"))

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
+use client::Password;
 use mqtt::Version;
 use mqtt::packet::{Connect, ConnectProperties};
 
@@ -112,6 +113,11 @@ impl TargetArgs {
             id_prefix: self.id_prefix.clone().unwrap_or_else(|| format!("bench-{run:08x}-")),
             sources,
         })
+    }
+
+    /// For clients of the `client` crate.
+    pub(super) fn credentials(&self) -> (Option<String>, Option<Password>) {
+        (self.username.clone(), self.password.clone().map(Password::from))
     }
 
     fn named(&self, host: &str) -> String {

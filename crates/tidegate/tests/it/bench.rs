@@ -6,6 +6,7 @@ use std::process::Output;
 use serde_json::Value;
 
 use crate::harness::address::{at, own};
+use crate::harness::fleet::{gateway, mosquittos, servers};
 use crate::harness::process::{run, text};
 use crate::harness::server::tidegate;
 use crate::harness::{Mosquitto, Site, Tidegate};
@@ -155,4 +156,53 @@ fn wrong_flags_are_told_before_anything_connects() {
         assert!(!output.status.success());
         assert!(text(&output.stderr).contains(expected), "{arguments:?}: {}", text(&output.stderr));
     }
+}
+
+/// `sticky` through a gateway over two Mosquittos.
+#[track_caller]
+fn sticky(balance: &str, arguments: &[&str]) -> (Value, bool) {
+    let mosquittos = mosquittos(2);
+    let gateway = gateway(&mosquittos, "", &format!("balance = \"{balance}\""));
+    let servers = servers(&mosquittos).into_iter().map(|(_, address)| format!("--server={address}"));
+    let servers: Vec<String> = servers.collect();
+    let servers: Vec<&str> = servers.iter().map(String::as_str).collect();
+    measured(
+        gateway.gate(),
+        "sticky",
+        &[&["-c", "12", "-n", "3", "--seed", "7"], &*servers, arguments].concat(),
+    )
+}
+
+#[test]
+fn sticky_finds_every_client_back_at_its_server_behind_a_hash_of_the_client_id() {
+    for version in ["311", "5"] {
+        let (document, passed) = sticky("client_id", &["-V", version]);
+        assert!(passed, "{document:#}");
+        assert_eq!((&document["share"], &document["returns"]), (&1.0.into(), &24.into()), "{document:#}");
+        assert_eq!(document["moved"], Value::Array(Vec::new()));
+        let clients: u64 = (0..2).filter_map(|server| document["servers"][server]["clients"].as_u64()).sum();
+        assert_eq!(clients, 12, "{document:#}");
+    }
+}
+
+#[test]
+fn sticky_tells_who_moves_behind_a_round_robin() {
+    let (document, passed) = sticky("round_robin", &[]);
+    assert!(!passed, "{document:#}");
+    let share = document["share"].as_f64().unwrap();
+    assert!(share < 1.0, "{document:#}");
+    let moved = document["moved"].as_array().unwrap();
+    assert!(!moved.is_empty() && moved[0]["servers"].as_array().unwrap().len() == 3, "{document:#}");
+    assert_eq!(document["nowhere"], 0, "{document:#}");
+}
+
+#[test]
+fn sticky_says_when_a_server_of_the_balancer_is_not_named() {
+    let mosquittos = mosquittos(2);
+    let gateway = gateway(&mosquittos, "", "balance = \"round_robin\"");
+    let one = format!("--server={}", mosquittos[0].mqtt());
+    let (document, passed) = measured(gateway.gate(), "sticky", &["-c", "2", "-n", "2", &one]);
+    assert!(!passed, "{document:#}");
+    assert_eq!(document["nowhere"], 2, "{document:#}");
+    assert!(document["notes"][0].as_str().unwrap().contains("is every server"), "{document:#}");
 }
