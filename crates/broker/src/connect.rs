@@ -15,7 +15,7 @@ use crate::publish::is_as_it_says;
 use crate::record;
 use crate::registry::Owner;
 use crate::router::{Address, Receiver};
-use crate::session::{Cursor, InFlight, Resuming, Session, Windows};
+use crate::session::{Cursor, Resuming, Session, Windows};
 use crate::session_store::{self, About, Offline, SessionRecord, StoredFlight, Taken};
 use crate::shared::Mail;
 use crate::topic_alias::Outgoing;
@@ -543,8 +543,8 @@ impl Worker {
             .outbound
             .iter()
             .filter_map(|f| match f {
-                Flight::Publish { item: InFlight::Logged { shard, pos }, .. } => Some((*shard, pos.seq())),
-                _ => None,
+                Flight::Publish { item, .. } => item.place().map(|(shard, pos)| (shard, pos.seq())),
+                Flight::Pubrel { .. } => None,
             })
             .collect();
         frames.sort_unstable();

@@ -379,6 +379,7 @@ impl Worker {
             let form = Form { qos: next.qos, retain: next.retain, identifiers: &next.identifiers };
             self.put_inflight(id, view, left, &form, InFlight::Transient, false);
         }
+        self.say_room(id);
         self.catch_up_all(id);
     }
 

@@ -281,6 +281,7 @@ impl Worker {
         let Some(conn) = self.conn_mut(id) else { return };
         let Phase::Leaving(leaving) = std::mem::replace(&mut conn.phase, Phase::Over) else { return };
         let Some(session) = conn.session.take() else { return };
+        self.keeps_what_was_begun(&session);
         self.durable_sessions -= usize::from(session.durable);
         let Some(conn) = self.conn_mut(id) else { return };
         conn.acks.clear();

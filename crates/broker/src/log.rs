@@ -14,6 +14,7 @@ use engine::{DedupeId, Pos, Shard};
 use crate::connection::AckRef;
 use crate::message::View;
 use crate::record;
+use crate::router::GroupId;
 
 /// A frame is closed when it has grown to this many bytes.
 const FRAME_BYTES: usize = 64 * 1024;
@@ -46,11 +47,13 @@ impl Log {
         Self { appenders: tails.iter().map(|_| Appender::default()).collect(), tails, backlog: 0 }
     }
 
-    /// Puts a message into the frame that gathers. `false`: it cannot be encoded.
+    /// Puts a message into the frame that gathers, with the groups that are to read it there. `false`: it cannot be encoded.
+    #[allow(clippy::too_many_arguments)] // what one message brings
     pub(crate) fn append(
         &mut self,
         shard: Shard,
         view: View<'_>,
+        marks: &[GroupId],
         ack: Option<AckRef>,
         dedupe: Option<u128>,
         new_id: impl FnOnce() -> u128,
@@ -71,7 +74,7 @@ impl Log {
         }
         let Some(frame) = appender.queue.back_mut() else { return false };
         let before = frame.bytes.len();
-        if !record::put_message(view, &mut frame.bytes) {
+        if !record::put_marked(view, marks, &mut frame.bytes) {
             if frame.messages == 0 {
                 appender.queue.pop_back();
             }
@@ -148,7 +151,7 @@ mod tests {
         *next += 1;
         let id = *next;
         let view = View { publisher: NOBODY, expires_at: NEVER, publish: &publish };
-        assert!(log.append(Shard(0), view, None, dedupe, || id));
+        assert!(log.append(Shard(0), view, &[], None, dedupe, || id));
     }
 
     fn payloads(frame: &[u8]) -> Vec<Vec<u8>> {

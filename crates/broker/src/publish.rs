@@ -219,12 +219,14 @@ impl Worker {
         let routes = self.lookup(&publish.topic);
         done.matched = routes.durable || !routes.workers.is_empty();
         if routes.durable && publish.qos > QoS::AtMostOnce {
-            if record::message_bound(publish) > self.shared.guarantees.max_frame {
+            if record::message_bound(publish) + record::marks_bound(&routes.marks)
+                > self.shared.guarantees.max_frame
+            {
                 done.refused = Some(ReasonCode::PacketTooLarge);
                 return done;
             }
             let shard = record::shard_of(&publish.topic, self.shared.guarantees.shards);
-            match self.log.append(shard, view, ack, dedupe, || self.shared.new_dedupe()) {
+            match self.log.append(shard, view, &routes.marks, ack, dedupe, || self.shared.new_dedupe()) {
                 true => {
                     done.waits += u8::from(ack.is_some());
                     self.metrics.log_messages.inc();
@@ -278,9 +280,11 @@ impl Worker {
 
     pub(crate) fn on_puback(&mut self, id: ConnId, packet_id: PacketId) {
         let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
-        if session.outbound.puback(packet_id).is_some() {
+        // a refused message is over as well: nobody else gets it [MQTT-4.8.2-6]
+        if let Some(item) = session.outbound.puback(packet_id) {
             session.dirty = true;
             session.tell_load();
+            self.finished(id, &item);
             self.pump(id);
         }
     }
@@ -291,12 +295,18 @@ impl Worker {
         let Some(session) = conn.session.as_mut() else { return };
         session.dirty = true;
         match session.outbound.pubrec(packet_id, reason) {
-            Pubrec::Release(_) => {
+            Pubrec::Release(item) => {
+                if let Some(item) = item {
+                    self.finished(id, &item);
+                }
                 self.write(id, |out| {
                     mqtt::codec::encode::pubrel(version, packet_id, ReasonCode::Success, out);
                 });
             }
-            Pubrec::Ended(_) => self.pump(id),
+            Pubrec::Ended(item) => {
+                self.finished(id, &item);
+                self.pump(id);
+            }
             Pubrec::Unknown => {
                 let reason = if worker::speaks_reasons(version) {
                     ReasonCode::PacketIdentifierNotFound

@@ -11,9 +11,14 @@ use mqtt::{PacketId, QoS, Version};
 use engine::{Key, Pos, Shard};
 
 use crate::message::View;
-use crate::router::SessionKey;
+use crate::router::{GroupId, SessionKey};
 
 const VERSION: u8 = 1;
+/// In the length of a message's packet: marks follow it.
+const MARKED: u32 = 1 << 31;
+/// Where that length lies in a message: behind the publisher and the expiry.
+const LEN_AT: usize = 16;
+const MARK_BYTES: usize = 8;
 
 /// `default/s/<client id>/...`: everything of one session.
 pub(crate) fn session_prefix() -> Key {
@@ -34,6 +39,15 @@ pub(crate) fn subscription_key(client_id: &str, filter: &str) -> Key {
 
 pub(crate) fn incoming_key(client_id: &str, id: PacketId) -> Key {
     Key::of("s", &[client_id.as_bytes(), b"in", &id.get().to_be_bytes()])
+}
+
+/// `default/g/<$share/name/filter>`: how far a group of a shared subscription has read the log.
+pub(crate) fn group_key(name: &str) -> Key {
+    Key::of("g", &[name.as_bytes()])
+}
+
+pub(crate) fn group_prefix() -> Key {
+    Key::of("g", &[]).below()
 }
 
 pub(crate) fn will_key(client_id: &str) -> Key {
@@ -116,10 +130,18 @@ impl<'a> Reader<'a> {
     pub(crate) fn message(&mut self) -> Option<Stored<'a>> {
         let publisher = SessionKey(self.u64()?);
         let expires_at = self.u64()?;
-        let packet = self.bytes()?;
+        let len = self.u32()?;
+        let packet = self.take((len & !MARKED) as usize)?;
+        let marks = match len & MARKED {
+            0 => &[],
+            _ => {
+                let count = self.u16()?;
+                self.take(usize::from(count) * MARK_BYTES)?
+            }
+        };
         match decode(packet, Version::V5, Role::Server, u32::MAX) {
             Ok(Decoded::Packet(Packet::Publish(publish), used)) if used == packet.len() => {
-                Some(Stored { publisher, expires_at, publish })
+                Some(Stored { publisher, expires_at, marks, publish })
             }
             _ => None,
         }
@@ -130,11 +152,17 @@ impl<'a> Reader<'a> {
 pub(crate) struct Stored<'a> {
     publisher: SessionKey,
     expires_at: u64,
+    marks: &'a [u8],
     /// With the QoS and the retain flag it was published with.
     pub(crate) publish: Publish<'a>,
 }
 
 impl Stored<'_> {
+    /// The groups of shared subscriptions that read it from the log: decided when it was published, whatever they are now.
+    pub(crate) fn marks(&self) -> impl Iterator<Item = GroupId> {
+        self.marks.as_chunks().0.iter().map(|mark| GroupId(u64::from_be_bytes(*mark)))
+    }
+
     pub(crate) fn view(&self) -> View<'_> {
         View { publisher: self.publisher, expires_at: self.expires_at, publish: &self.publish }
     }
@@ -186,6 +214,33 @@ pub(crate) fn put_message(view: View<'_>, out: &mut Vec<u8>) -> bool {
     let len = u32::try_from(out.len() - body).unwrap_or(u32::MAX);
     out[body - 4..body].copy_from_slice(&len.to_be_bytes());
     true
+}
+
+/// The same for the log, with the groups that are to read it there.
+pub(crate) fn put_marked(view: View<'_>, marks: &[GroupId], out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    if !put_message(view, out) {
+        return false;
+    }
+    if marks.is_empty() {
+        return true;
+    }
+    let Ok(count) = u16::try_from(marks.len()) else {
+        out.truncate(start);
+        return false;
+    };
+    // a packet is at most 256 MiB: the highest bit of its length is free
+    if let Some(high) = out.get_mut(start + LEN_AT) {
+        *high |= MARKED.to_be_bytes()[0];
+    }
+    out.extend_from_slice(&count.to_be_bytes());
+    marks.iter().for_each(|mark| out.extend_from_slice(&mark.0.to_be_bytes()));
+    true
+}
+
+/// How many bytes [`put_marked`] needs beside the message.
+pub(crate) const fn marks_bound(marks: &[GroupId]) -> usize {
+    2 + marks.len() * MARK_BYTES
 }
 
 /// How many bytes [`put_message`] will need at most: to refuse what no frame can hold before it is encoded.
@@ -268,6 +323,27 @@ mod tests {
             prop_assert_eq!(stored.publisher, SessionKey(publisher));
             prop_assert_eq!(stored.expires_at, expires);
             prop_assert_eq!(&stored.publish, &publish);
+        }
+
+        #[test]
+        fn marks_come_back_and_the_next_message_is_found_behind_them(
+            marks in proptest::collection::vec(any::<u64>().prop_map(GroupId), 0..4),
+        ) {
+            let publish = Publish {
+                dup: false, qos: QoS::AtMostOnce, retain: false, topic: "t".into(), packet_id: None,
+                properties: PublishProperties::default(), payload: b"x".as_slice().into(),
+            };
+            let view = View { publisher: SessionKey(1), expires_at: 2, publish: &publish };
+            let mut out = begin();
+            prop_assert!(put_marked(view, &marks, &mut out));
+            prop_assert!(out.len() <= message_bound(&publish) + marks_bound(&marks) + 1);
+            prop_assert!(put_message(view, &mut out));
+            let mut reader = Reader::versioned(&out).unwrap();
+            let first = reader.message().unwrap();
+            prop_assert_eq!(first.marks().collect::<Vec<_>>(), marks);
+            prop_assert_eq!(&first.publish, &publish);
+            let second = reader.message().unwrap();
+            prop_assert_eq!((second.marks().count(), reader.is_empty()), (0, true));
         }
 
         #[test]

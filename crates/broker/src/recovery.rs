@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use engine::{Arrival, Change, Engine, EngineError, Inbox, Key, Op, Port, Pos, Record, Reply, Shard};
 use hashbrown::HashMap;
-use mqtt::PacketId;
+use mqtt::{PacketId, QoS};
 
 use crate::message::{Message, NEVER};
 use crate::record::{self, Reader};
 use crate::router::{Receiver, Subscription};
-use crate::session::InFlight;
 use crate::session_store::{self, Offline, StoredFlight};
+use crate::share::group::StoredGroup;
+use crate::share::is_shared;
 use crate::shared::Shared;
 
 /// How long the engine may take for one answer at start.
@@ -116,6 +117,8 @@ pub(crate) struct Recovered {
     /// Wills of clients that have no session to wait with: the process died before it could publish them. Their client ids are
     /// held until they are published and forgotten.
     pub(crate) wills: Vec<(Arc<str>, Arc<Message>)>,
+    /// Groups of shared subscriptions that read the log, and how far they have.
+    pub(crate) groups: Vec<(Box<str>, StoredGroup)>,
 }
 
 /// Reads everything; blocks until it is there.
@@ -142,18 +145,43 @@ pub(crate) fn recover(shared: &Arc<Shared>, unix_ms: u64) -> Result<Recovered, E
             wills.insert(client_id, will);
         }
     }
+    let mut groups: HashMap<Box<str>, StoredGroup> = HashMap::new();
+    for found in inbox.scan(&*engine, port, &record::group_prefix())? {
+        match (String::from_utf8(found.key.last_part()), StoredGroup::decode(&found.value)) {
+            (Ok(name), Some(stored)) => drop(groups.insert(name.into(), stored)),
+            _ => tracing::error!(key = ?found.key, "a stored group of a shared subscription is damaged"),
+        }
+    }
+    let mut begun: HashMap<Box<str>, StoredGroup> = HashMap::new();
     for mut offline in sessions(&inbox.scan(&*engine, port, &record::session_prefix())?) {
         offline.will = wills
             .remove(&*offline.client_id)
             .map(|(delay, message)| (unix_ms.saturating_add(u64::from(delay) * 1000), message));
+        for (filter, s) in &offline.subscriptions {
+            if is_shared(filter) && s.options.qos > QoS::AtMostOnce && !groups.contains_key(filter) {
+                begin_group(&mut begun, filter, s.starts.as_deref().unwrap_or(&tails));
+            }
+        }
         shared.store.insert(adopt(shared, offline));
     }
+    groups.extend(begun);
     let wills: Vec<(Arc<str>, Arc<Message>)> =
         wills.into_iter().map(|(client_id, (_, message))| (client_id.into(), message)).collect();
     for (client_id, _) in &wills {
         shared.store.hold(client_id);
     }
-    Ok(Recovered { tails, wills })
+    Ok(Recovered { tails, wills, groups: groups.into_iter().collect() })
+}
+
+/// A group that was never written: it begins where the first of its durable members subscribed.
+fn begin_group(groups: &mut HashMap<Box<str>, StoredGroup>, name: &str, starts: &[Pos]) {
+    match groups.get_mut(name) {
+        Some(group) => group.cursors.iter_mut().zip(starts).for_each(|(at, &start)| *at = start.min(*at)),
+        None => {
+            let stored = StoredGroup { cursors: starts.into(), returned: Vec::new() };
+            groups.insert(name.into(), stored);
+        }
+    }
 }
 
 /// Makes the routes of a session that waits.
@@ -202,10 +230,11 @@ fn sessions(records: &[Record]) -> Vec<Offline> {
         };
         let mut floors = rec.cursors;
         for flight in &rec.flights {
-            if let StoredFlight::Publish { item: InFlight::Logged { shard, pos }, .. } = flight
+            if let StoredFlight::Publish { item, .. } = flight
+                && let Some((shard, pos)) = item.place()
                 && let Some(floor) = floors.get_mut(usize::from(shard.0))
             {
-                *floor = (*floor).min(*pos);
+                *floor = (*floor).min(pos);
             }
         }
         let offline = Offline {

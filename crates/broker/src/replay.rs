@@ -18,6 +18,7 @@ use crate::metrics::Drop;
 use crate::record::Reader;
 use crate::router::{Routes, SessionKey};
 use crate::session::{InFlight, Session};
+use crate::share::{Source, is_shared};
 use crate::worker::{Waiting, Worker};
 
 /// Bytes of frames that a session that catches up reads at once.
@@ -60,6 +61,7 @@ impl Worker {
                     break;
                 };
                 self.offer_live(shard, Pos::new(frame.seq, index), stored.view());
+                self.offer_groups(shard, Pos::new(frame.seq, index), &stored);
                 index = index.saturating_add(1);
             }
             self.log.set_tail(shard, Pos::end_of(frame.seq));
@@ -290,7 +292,7 @@ impl Worker {
     /// `false`: it cannot be sent again.
     fn resend_publish(&mut self, id: ConnId, packet_id: mqtt::PacketId, qos: QoS, item: &InFlight) -> bool {
         match item {
-            InFlight::Transient | InFlight::Dealt(_) => false,
+            InFlight::Transient => false,
             InFlight::Kept(message, identifier) => {
                 let identifiers: &[u32] = if *identifier == 0 { &[] } else { &[*identifier] };
                 let form = Form { qos, retain: true, identifiers };
@@ -298,10 +300,33 @@ impl Worker {
             }
             InFlight::Logged { shard, pos } => {
                 let Some(session) = self.conn(id).and_then(|c| c.session.as_ref()) else { return false };
-                let frames = session.resuming.as_ref().map(|r| &r.frames);
-                match frames.and_then(|f| f.get(&(*shard, pos.seq()))).cloned() {
-                    Some(frame) => self.resend_logged(id, session.key, &frame, *pos, qos, packet_id),
-                    None => false,
+                let key = session.key;
+                self.resend_logged(id, *shard, *pos, qos, packet_id, |worker, view| {
+                    let routes = worker.lookup(&view.publish.topic);
+                    own_hit(&routes, key)
+                        .and_then(|hit| hit.form(view.publisher))
+                        .map(|(_, rap, identifiers)| (rap, SmallVec::from_slice(identifiers)))
+                })
+            }
+            InFlight::Dealt(dealt) => {
+                // as that subscription asks for it, which may have ended
+                let session = self.conn(id).and_then(|c| c.session.as_ref());
+                let subscription = session.and_then(|s| s.subscriptions.get(&dealt.group.name));
+                let form = subscription.map(|s| {
+                    let identifiers: SmallVec<[u32; 1]> =
+                        Some(s.identifier).filter(|&i| i != 0).into_iter().collect();
+                    (s.options.retain_as_published, identifiers)
+                });
+                match &dealt.from {
+                    Source::Memory(message) => {
+                        let (rap, identifiers) = form.unwrap_or_default();
+                        let retain = rap && message.publish.retain;
+                        let form = Form { qos, retain, identifiers: &identifiers };
+                        self.put_again(id, message.view(), &form, packet_id)
+                    }
+                    Source::Log { shard, pos } => {
+                        self.resend_logged(id, *shard, *pos, qos, packet_id, |_, _| form)
+                    }
                 }
             }
         }
@@ -310,12 +335,15 @@ impl Worker {
     fn resend_logged(
         &mut self,
         id: ConnId,
-        key: SessionKey,
-        frame: &LogFrame,
+        shard: Shard,
         pos: Pos,
         qos: QoS,
         packet_id: mqtt::PacketId,
+        form: impl FnOnce(&mut Self, View<'_>) -> Option<(bool, SmallVec<[u32; 1]>)>,
     ) -> bool {
+        let Some(session) = self.conn(id).and_then(|c| c.session.as_ref()) else { return false };
+        let frames = session.resuming.as_ref().map(|r| &r.frames);
+        let Some(frame) = frames.and_then(|f| f.get(&(shard, pos.seq()))).cloned() else { return false };
         let Some(mut reader) = Reader::versioned(&frame.bytes) else { return false };
         for _ in 0..pos.index() {
             if reader.message().is_none() {
@@ -324,11 +352,7 @@ impl Worker {
         }
         let Some(stored) = reader.message() else { return false };
         let view = stored.view();
-        let routes = self.lookup(&view.publish.topic);
-        let (rap, identifiers) = own_hit(&routes, key).and_then(|hit| hit.form(view.publisher)).map_or_else(
-            || (false, SmallVec::new()),
-            |(_, rap, ids)| (rap, SmallVec::<[u32; 1]>::from_slice(ids)),
-        );
+        let (rap, identifiers) = form(self, view).unwrap_or_default();
         let form = Form { qos, retain: rap && view.publish.retain, identifiers: &identifiers };
         self.put_again(id, view, &form, packet_id)
     }
@@ -352,7 +376,7 @@ impl Worker {
                 .min()
                 .unwrap_or(Pos(u64::MAX));
             // what this worker has not been given yet may still be wanted here
-            let floor = floor.min(tail);
+            let floor = floor.min(tail).min(self.groups_floor(shard, tail));
             let at = usize::from(self.id) * shards + shard;
             if let Some(cell) = self.shared.floors.get(at) {
                 cell.store(floor.0, std::sync::atomic::Ordering::Release);
@@ -405,6 +429,7 @@ fn wanted(
             .and_then(|s| s.get(usize::from(shard.0)))
             .is_none_or(|&start| pos > start);
         if !begun
+            || is_shared(filter)
             || (own && subscription.options.no_local)
             || !mqtt::filter::matches(filter, &view.publish.topic)
         {

@@ -207,7 +207,6 @@ impl Router {
     }
 
     /// A group as it is now; `None`: it has no member.
-    #[allow(dead_code)] // for the way through the log
     pub(crate) fn group(&self, id: GroupId) -> Option<GroupRoute> {
         self.groups.get(id)
     }

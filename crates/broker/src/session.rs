@@ -15,7 +15,7 @@ use crate::message::Message;
 use crate::queue::{Queue, Waiting};
 use crate::retained::Resume;
 use crate::router::SessionKey;
-use crate::share::{Dealt, Sharing};
+use crate::share::{Dealt, Sharing, Source, is_shared};
 use crate::subscriptions::Subscriptions;
 
 /// Where an unacknowledged message can be found again if the connection breaks.
@@ -32,6 +32,20 @@ pub(crate) enum InFlight {
     Dealt(Box<Dealt>),
 }
 
+impl InFlight {
+    /// Its place in the log, if it has one.
+    pub(crate) fn place(&self) -> Option<(Shard, Pos)> {
+        match self {
+            Self::Logged { shard, pos } => Some((*shard, *pos)),
+            Self::Dealt(dealt) => match dealt.from {
+                Source::Log { shard, pos } => Some((shard, pos)),
+                Source::Memory(_) => None,
+            },
+            Self::Transient | Self::Kept(..) => None,
+        }
+    }
+}
+
 /// A subscription as the session knows it.
 #[derive(Clone, Debug)]
 pub(crate) struct Subscription {
@@ -41,7 +55,8 @@ pub(crate) struct Subscription {
     /// No other session has this filter (`exclusive`).
     pub(crate) exclusive: bool,
     /// For each shard the position after which the filter applies, where the session was behind when it subscribed:
-    /// a replay must not deliver what is older than the subscription.
+    /// a replay must not deliver what is older than the subscription. Of a shared subscription: where its group begins, if it
+    /// has no record of its own.
     pub(crate) starts: Option<Box<[Pos]>>,
 }
 
@@ -199,7 +214,7 @@ impl Session {
 
     /// Whether some subscription began while the session was behind, so that a replay must look at each filter.
     pub(crate) fn has_starts(&self) -> bool {
-        self.subscriptions.iter().any(|(_, s)| s.starts.is_some())
+        self.subscriptions.iter().any(|(filter, s)| s.starts.is_some() && !is_shared(filter))
     }
 
     /// Gives the session no frames any more: where it is live, it has come as far as the worker's tails.
@@ -218,13 +233,10 @@ impl Session {
         self.outbound
             .iter()
             .filter_map(|f| match f {
-                mqtt::inflight::InFlight::Publish { item: InFlight::Logged { shard: s, pos }, .. }
-                    if usize::from(s.0) == shard =>
-                {
-                    Some(*pos)
-                }
-                _ => None,
+                Flight::Publish { item, .. } => item.place(),
+                Flight::Pubrel { .. } => None,
             })
+            .filter_map(|(s, pos)| (usize::from(s.0) == shard).then_some(pos))
             .fold(at, Pos::min)
     }
 }

@@ -9,14 +9,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use engine::{Pos, Shard, Write};
 use hashbrown::HashMap;
+use mqtt::inflight::InFlight as Flight;
 use mqtt::{PacketId, QoS};
 
 use crate::connection::{Origin, Via};
 use crate::message::{Message, NEVER};
 use crate::record::{self, Reader};
 use crate::registry::Owner;
-use crate::router::SessionKey;
+use crate::router::{Group, SessionKey};
 use crate::session::{InFlight, Incoming, Session, Subscription};
+use crate::share::{Dealt, Source};
 
 /// What the admin interface tells of a client; it outlives the connection in the session's record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -285,8 +287,9 @@ pub(crate) fn encode(
         .map(|(cursor, &tail)| if cursor.live { cursor.at.max(tail) } else { cursor.at })
         .collect();
     record::put_positions(&cursors, &mut out);
-    out.extend_from_slice(&u32::try_from(session.outbound.len()).unwrap_or(u32::MAX).to_be_bytes());
-    for flight in session.outbound.iter() {
+    let flights: Vec<_> = session.outbound.iter().filter(|flight| !comes_from_its_group(flight)).collect();
+    out.extend_from_slice(&u32::try_from(flights.len()).unwrap_or(u32::MAX).to_be_bytes());
+    for flight in flights {
         match flight {
             mqtt::inflight::InFlight::Pubrel { id } => {
                 out.push(0);
@@ -297,8 +300,8 @@ pub(crate) fn encode(
                 out.extend_from_slice(&id.get().to_be_bytes());
                 out.push(qos as u8);
                 match item {
-                    // what a group has dealt comes back from the group
-                    InFlight::Transient | InFlight::Dealt(_) => out.push(0),
+                    InFlight::Transient => out.push(0),
+                    InFlight::Dealt(dealt) => put_dealt(dealt, &mut out),
                     InFlight::Logged { shard, pos } => {
                         out.push(1);
                         out.extend_from_slice(&shard.0.to_be_bytes());
@@ -318,6 +321,36 @@ pub(crate) fn encode(
         }
     }
     out
+}
+
+/// What a group has dealt at QoS 1 is the group's: it deals it again, whoever comes first.
+fn comes_from_its_group(flight: &Flight<&InFlight>) -> bool {
+    matches!(flight, Flight::Publish { qos: QoS::AtLeastOnce, item: InFlight::Dealt(_), .. })
+}
+
+fn put_dealt(dealt: &Dealt, out: &mut Vec<u8>) {
+    let start = out.len();
+    match &dealt.from {
+        Source::Log { shard, pos } => {
+            out.push(3);
+            out.extend_from_slice(&shard.0.to_be_bytes());
+            out.extend_from_slice(&pos.0.to_be_bytes());
+        }
+        Source::Memory(message) => {
+            out.push(4);
+            if !record::put_message(message.view(), out) {
+                out.truncate(start);
+                out.push(0);
+                return;
+            }
+        }
+    }
+    record::put_bytes(dealt.group.name.as_bytes(), out);
+}
+
+fn dealt(from: Source, r: &mut Reader<'_>) -> Option<InFlight> {
+    let group = Group::of(r.text()?);
+    Some(InFlight::Dealt(Box::new(Dealt { group, from })))
 }
 
 fn put_about(about: &About, origin: &Origin, out: &mut Vec<u8>) {
@@ -389,6 +422,14 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<SessionRecord> {
             2 => {
                 let identifier = r.u32()?;
                 InFlight::Kept(r.message()?.view().to_message(), identifier)
+            }
+            3 => {
+                let from = Source::Log { shard: Shard(r.u16()?), pos: Pos(r.u64()?) };
+                dealt(from, &mut r)?
+            }
+            4 => {
+                let from = Source::Memory(r.message()?.view().to_message());
+                dealt(from, &mut r)?
             }
             _ => return None,
         };

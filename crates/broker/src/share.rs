@@ -10,6 +10,8 @@
 //! `strategy` chooses.
 
 mod direct;
+pub(crate) mod group;
+mod home;
 mod member;
 pub(crate) mod strategy;
 
@@ -24,6 +26,7 @@ use crate::message::{Message, View};
 use crate::router::{Group, GroupId, Member, SessionKey};
 use crate::shared::Mail;
 use crate::worker::Worker;
+use group::{GroupState, Holder};
 use strategy::{Asked, Picker};
 
 /// What the filter of a shared subscription begins with [MQTT-4.8.2-1].
@@ -45,7 +48,6 @@ pub(crate) enum Source {
     /// It went directly.
     Memory(Arc<Message>),
     /// In the log, from which its group reads.
-    #[allow(dead_code)] // for the way through the log
     Log { shard: Shard, pos: Pos },
 }
 
@@ -54,7 +56,6 @@ pub(crate) enum Source {
 pub(crate) struct Sharing {
     /// See [`crate::router::Presence::load`].
     pub(crate) load: Arc<AtomicU32>,
-    #[allow(dead_code)] // for the way through the log
     /// Groups that are to be told when there is room again; each once.
     pub(crate) refused: Vec<GroupId>,
 }
@@ -88,12 +89,24 @@ pub(crate) struct Deal {
 pub(crate) enum ShareMail {
     /// A message that goes directly.
     Direct(Box<Deal>),
+    /// A message of the log, from the group's home; it is told what does not stay.
+    Logged { deal: Box<Deal>, shard: Shard, pos: Pos },
+    /// The member does not take it.
+    NotTaken { id: GroupId, shard: Shard, pos: Pos, by: Holder, why: NotTaken },
+    /// The member has acknowledged it, or answers for it from now on.
+    Done { id: GroupId, shard: Shard, pos: Pos, by: Holder },
+    /// The member's connection has gone.
+    GaveBack { id: GroupId, by: Holder, messages: Vec<(Shard, Pos)> },
+    /// The member came, or has room again.
+    Room { id: GroupId, who: Holder },
 }
 
 /// A worker's part of shared subscriptions.
 pub(crate) struct Share {
     /// Who was chosen last, for each group that this worker deals to.
     pickers: HashMap<GroupId, Picker>,
+    /// Groups that read the log here.
+    homes: HashMap<GroupId, GroupState>,
     /// By worker; to itself too.
     outgoing: Vec<Vec<ShareMail>>,
     rng: fastrand::Rng,
@@ -105,6 +118,7 @@ impl Share {
     pub(crate) fn new(worker: u16, workers: usize, seed: u64) -> Self {
         Self {
             pickers: HashMap::new(),
+            homes: HashMap::new(),
             outgoing: (0..workers).map(|_| Vec::new()).collect(),
             rng: fastrand::Rng::with_seed(seed ^ u64::from(worker)),
             lost: 0,
@@ -131,6 +145,11 @@ impl Worker {
         for mail in mails {
             match mail {
                 ShareMail::Direct(deal) => self.on_direct(*deal),
+                ShareMail::Logged { deal, shard, pos } => self.on_logged(&deal, shard, pos),
+                ShareMail::NotTaken { id, shard, pos, by, why } => self.not_taken(id, shard, pos, by, why),
+                ShareMail::Done { id, shard, pos, by } => self.dealt_done(id, shard, pos, by),
+                ShareMail::GaveBack { id, by, messages } => self.gave_back(id, by, &messages),
+                ShareMail::Room { id, who } => self.member_has_room(id, who),
             }
         }
     }
@@ -181,13 +200,25 @@ impl Worker {
         view: View<'_>,
         able: impl Fn(&Member) -> bool,
     ) -> Option<&'m Member> {
-        let asked = Asked {
+        let asked = self.asked(group, view);
+        self.share.pickers.entry(group.id).or_default().choose(asked, members, able)
+    }
+}
+
+impl Worker {
+    fn asked<'v>(&mut self, group: &Group, view: View<'v>) -> Asked<'v> {
+        Asked {
             strategy: self.config.strategy_of(group.share()),
             publisher: view.publisher,
             topic: &view.publish.topic,
             dice: self.share.rng.u64(..),
-        };
-        self.share.pickers.entry(group.id).or_default().choose(asked, members, able)
+        }
+    }
+
+    /// The worker that a group reads the log on.
+    fn home_of(&self, id: GroupId) -> u16 {
+        let workers = self.shared.mailboxes.len().max(1) as u64;
+        u16::try_from(id.0 % workers).unwrap_or(0)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use engine::{Arrival, Engine, EngineError, Inbox, Port, Shard};
+use engine::{Arrival, Engine, EngineError, Inbox, Shard};
 use net::listener::{ListenError, bind_group};
 use runtime::clock::Clock;
 use runtime::events::{Event, Events};
@@ -123,8 +123,11 @@ impl Broker {
             }
             let (shared, tails, clock) =
                 (Arc::clone(&shared), recovered.tails.clone(), context.clock.clone());
+            let groups = recovered.groups.clone();
             context.workers.spawn(worker, move || async move {
-                start_worker(worker, shared, port, tails, clock, receiver);
+                let mut worker = Worker::new(worker.0, shared, port, tails, now(&clock));
+                worker.adopt_groups(&groups);
+                start_worker(worker, clock, receiver);
             });
         }
         let broker = Self(Arc::new(Inner { shared, context, listeners: Mutex::new(BTreeMap::new()) }));
@@ -319,16 +322,8 @@ impl Broker {
     }
 }
 
-fn start_worker(
-    id: WorkerId,
-    shared: Arc<Shared>,
-    port: Port,
-    tails: Vec<engine::Pos>,
-    clock: Clock,
-    receiver: runtime::mailbox::Receiver<Mail>,
-) {
-    let key = shared.instance;
-    let worker = Worker::new(id.0, shared, port, tails, now(&clock));
+fn start_worker(worker: Worker, clock: Clock, receiver: runtime::mailbox::Receiver<Mail>) {
+    let key = worker.shared.instance;
     let local = Local::new(worker, clock);
     local.start(receiver);
     LOCAL.with_borrow_mut(|l| l.push((key, local)));

@@ -130,7 +130,7 @@ impl Worker {
             self.subscribed(id, granted, None);
             return;
         }
-        let starts = self.starts(id);
+        let (starts, tails) = (self.starts(id), Box::<[Pos]>::from(self.tails()));
         let Some(session) = self.conn(id).and_then(|c| c.session.as_ref()) else { return };
         let writes = granted
             .wanted
@@ -139,6 +139,8 @@ impl Worker {
                 // a subscription that is replaced goes on where it was, also after the next connect
                 let starts = match session.subscriptions.get(&w.filter) {
                     Some(before) => before.starts.clone(),
+                    // where its group begins, should the process die before that is written
+                    None if is_shared(&w.filter) => Some(tails.clone()),
                     None => starts.clone(),
                 };
                 let (options, identifier, exclusive) = (w.options, w.identifier, w.exclusive);
@@ -186,7 +188,7 @@ impl Worker {
 
     /// The subscriptions are written, if they had to be: makes the routes and answers.
     pub(crate) fn subscribed(&mut self, id: ConnId, mut granted: Granted, error: Option<EngineError>) {
-        let starts = self.starts(id);
+        let (starts, tails) = (self.starts(id), Box::<[Pos]>::from(self.tails()));
         let Some(receiver) = self.receiver(id) else { return };
         if let Some(error) = error {
             for reason in granted.reasons.iter_mut().filter(|r| !r.is_error()) {
@@ -243,7 +245,11 @@ impl Worker {
                 identifier: wanted.identifier,
                 exclusive: wanted.exclusive,
                 // a subscription that is replaced goes on where it was
-                starts: if new { starts.clone() } else { kept },
+                starts: match new {
+                    true if shared => Some(tails.clone()),
+                    true => starts.clone(),
+                    false => kept,
+                },
             };
             session.subscriptions.insert(wanted.filter, subscription);
         }

@@ -8,5 +8,6 @@ mod life;
 mod protocol;
 mod rig;
 mod shared;
+mod shared_durable;
 mod topics;
 mod will;

@@ -30,7 +30,7 @@ use crate::log::Log;
 use crate::message::Message;
 use crate::metrics::WorkerMetrics;
 use crate::registry::Owner;
-use crate::router::RouteCache;
+use crate::router::{GroupId, RouteCache};
 use crate::share::Share;
 use crate::shared::{Mail, Shared};
 use crate::subscribe::{Granted, RetainedFor};
@@ -66,6 +66,8 @@ pub(crate) enum Waiting {
     Retained(ConnId, Vec<RetainedFor>),
     /// Frames for a session that catches up.
     Replay(ConnId, Shard),
+    /// Frames for a group that catches up.
+    Group(GroupId, Shard),
     /// A retained message that has expired, as the register has it.
     Expired,
     /// The removal of records of a client id that nobody has: it is free then.
@@ -270,12 +272,14 @@ impl Worker {
             self.timer(id);
         }
         self.fired = fired;
+        self.tend_groups();
         self.publish_floors();
         if self.ticks.is_multiple_of(60) {
             self.sweep_groups();
         }
         if self.ticks.is_multiple_of(5) {
             self.checkpoint();
+            self.checkpoint_groups();
         }
         if self.id == 0 {
             self.housekeeping(self.ticks);

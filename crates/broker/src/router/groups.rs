@@ -19,9 +19,6 @@ use super::{Address, Receiver, SessionKey, Subscription};
 /// What the filter of a shared subscription begins with [MQTT-4.8.2-1].
 pub(super) const SHARE: &str = "$share/";
 
-/// Groups with a durable member get everything directly, as others do.
-const THROUGH_LOG: bool = false;
-
 /// Names a group in the log and between workers: a hash of its name. Part of the data's format.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub(crate) struct GroupId(pub u64);
@@ -55,7 +52,6 @@ impl Group {
 #[derive(Clone, Debug)]
 pub(crate) struct Presence {
     /// QoS 1 and 2 messages that may be under way to it.
-    #[allow(dead_code)] // for the way through the log
     pub window: u16,
     /// How many are, or wait for it in memory; about right, and written by its worker.
     pub load: Arc<AtomicU32>,
@@ -132,11 +128,7 @@ impl Standing {
                 presence: m.presence.clone(),
             })
         });
-        GroupRoute {
-            group: Arc::clone(&self.group),
-            durable: THROUGH_LOG && self.is_durable(),
-            members: members.collect(),
-        }
+        GroupRoute { group: Arc::clone(&self.group), durable: self.is_durable(), members: members.collect() }
     }
 }
 
@@ -271,7 +263,6 @@ impl Groups {
     }
 
     /// The group as it is now.
-    #[allow(dead_code)] // for the way through the log
     pub(super) fn get(&self, id: GroupId) -> Option<GroupRoute> {
         let inner = self.read();
         let number = inner.numbers.get(&id)?;

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use engine::{Pos, Shard};
+use hashbrown::HashMap;
 use mqtt::QoS;
 use mqtt::inflight::InFlight as Flight;
 use smallvec::SmallVec;
 
-use super::{Dealt, NotTaken, Sharing, Source, Tried, is_shared};
+use super::group::Holder;
+use super::{Deal, Dealt, NotTaken, ShareMail, Sharing, Source, Tried, is_shared};
 use crate::connection::ConnId;
 use crate::deliver::Form;
 use crate::message::{Left, Message, View};
 use crate::queue::{Bound, Waiting};
-use crate::router::{Address, Group, Member, Presence, Receiver, Subscription};
+use crate::router::{Address, Group, GroupId, Member, Presence, Receiver, SessionKey, Subscription};
 use crate::session::{InFlight, Session};
 use crate::worker::Worker;
 
@@ -23,7 +25,6 @@ pub(super) enum Place<'a> {
     /// Here; owned where it has to wait.
     Memory(&'a mut Option<Arc<Message>>),
     /// In the log: whoever has no room now gets another one later.
-    #[expect(dead_code, reason = "the next commit")]
     Log { shard: Shard, pos: Pos },
 }
 
@@ -39,6 +40,14 @@ impl Session {
         if let Some(sharing) = &self.sharing {
             let load = self.outbound.len() + self.waiting();
             sharing.load.store(u32::try_from(load).unwrap_or(u32::MAX), Ordering::Relaxed);
+        }
+    }
+
+    /// The group waits until there is room.
+    fn owes_room(&mut self, group: GroupId) {
+        let refused = &mut self.sharing.get_or_insert_default().refused;
+        if !refused.contains(&group) {
+            refused.push(group);
         }
     }
 
@@ -74,19 +83,29 @@ impl Worker {
         let Some(session) = conn.session.as_mut().filter(|s| s.key == member.session) else {
             return Err(NotTaken::Gone);
         };
+        if session.subscriptions.get(&group.name).is_none() {
+            // it has unsubscribed since it was chosen [MQTT-3.10.4-2]
+            return Err(NotTaken::Gone);
+        }
         if left == Left::Expired {
             return Err(NotTaken::Expired);
         }
         if form.qos == QoS::AtMostOnce {
             if full {
                 conn.stalled = true;
+                if matches!(place, Place::Log { .. }) {
+                    session.owes_room(group.id);
+                }
                 return Err(NotTaken::Full);
             }
             return self.put_dealt(id, view, left, &form, None);
         }
         if full || session.resuming.is_some() || session.is_queueing() || session.outbound.quota() == 0 {
             conn.stalled |= full;
-            let Place::Memory(owned) = place else { return Err(NotTaken::Full) };
+            let Place::Memory(owned) = place else {
+                session.owes_room(group.id);
+                return Err(NotTaken::Full);
+            };
             let waiting = Waiting {
                 message: Arc::clone(owned.get_or_insert_with(|| view.to_message())),
                 qos: form.qos,
@@ -168,8 +187,66 @@ impl Worker {
     ) -> bool {
         let window = self.config.max_inflight;
         let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return false };
-        let presence = session.presence(window);
-        self.shared.router.join(filter, receiver, subscription, presence)
+        let presence = session.presence(window.min(session.outbound.receive_maximum()));
+        let new = self.shared.router.join(filter, receiver, subscription, presence);
+        self.tell_home(receiver.session, Group::of(filter).id);
+        new
+    }
+
+    /// Tells a group's home that this member can be dealt messages.
+    fn tell_home(&mut self, session: SessionKey, id: GroupId) {
+        let who = Holder { session, worker: self.id };
+        self.share_mail(self.home_of(id), ShareMail::Room { id, who });
+    }
+
+    /// Tells the groups that had to be refused that there is room again, if there is.
+    pub(crate) fn say_room(&mut self, id: ConnId) {
+        let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
+        let (key, room) = (session.key, session.outbound.quota() > 0);
+        let Some(sharing) = session.sharing.as_mut().filter(|s| room && !s.refused.is_empty()) else {
+            return;
+        };
+        for group in std::mem::take(&mut sharing.refused) {
+            self.tell_home(key, group);
+        }
+    }
+
+    /// A message from a group's home.
+    pub(super) fn on_logged(&mut self, deal: &Deal, shard: Shard, pos: Pos) {
+        let Deal { group, member, message, .. } = deal;
+        let by = Holder { session: member.session, worker: self.id };
+        let (id, home) = (group.id, self.home_of(group.id));
+        match self.take_dealt(group, member, message.view(), Place::Log { shard, pos }) {
+            Ok(()) if member.qos.min(message.publish.qos) == QoS::AtMostOnce => {
+                self.share_mail(home, ShareMail::Done { id, shard, pos, by });
+            }
+            Ok(()) => {}
+            Err(why) => self.share_mail(home, ShareMail::NotTaken { id, shard, pos, by, why }),
+        }
+    }
+
+    /// A message is acknowledged: its group learns of it.
+    pub(crate) fn finished(&mut self, id: ConnId, item: &InFlight) {
+        let InFlight::Dealt(dealt) = item else { return };
+        let Some(session) = self.conn(id).and_then(|c| c.session.as_ref()).map(|s| s.key) else { return };
+        self.answered_for(session, dealt);
+    }
+
+    fn answered_for(&mut self, session: SessionKey, dealt: &Dealt) {
+        if let Source::Log { shard, pos } = dealt.from {
+            let (id, by) = (dealt.group.id, Holder { session, worker: self.id });
+            self.share_mail(self.home_of(id), ShareMail::Done { id, shard, pos, by });
+        }
+    }
+
+    /// A session is written back, or at its end: QoS 2 that was begun is its own from now on, and nobody else's
+    /// [MQTT-4.8.2-4], [MQTT-4.8.2-5].
+    pub(crate) fn keeps_what_was_begun(&mut self, session: &Session) {
+        for flight in session.outbound.iter() {
+            if let Flight::Publish { item: InFlight::Dealt(dealt), .. } = flight {
+                self.answered_for(session.key, dealt);
+            }
+        }
     }
 
     /// A session is connected here: those who choose learn of it.
@@ -178,9 +255,11 @@ impl Worker {
         let shared = Arc::clone(&self.shared);
         let window = self.config.max_inflight;
         let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
+        let (key, window) = (session.key, window.min(session.outbound.receive_maximum()));
         for filter in session.shared_filters() {
-            let presence = session.presence(window);
-            shared.router.appear(&filter, session.key, address, presence);
+            let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
+            shared.router.appear(&filter, key, address, session.presence(window));
+            self.tell_home(key, Group::of(&filter).id);
         }
     }
 
@@ -204,11 +283,14 @@ impl Worker {
             })
             .collect();
         let mut back = Vec::new();
+        let mut logged: HashMap<GroupId, Vec<(Shard, Pos)>> = HashMap::new();
         for packet_id in begun {
             if let Some(InFlight::Dealt(dealt)) = session.outbound.puback(packet_id) {
                 match dealt.from {
                     Source::Memory(message) => back.push((dealt.group, message)),
-                    Source::Log { .. } => {}
+                    Source::Log { shard, pos } => {
+                        logged.entry(dealt.group.id).or_default().push((shard, pos));
+                    }
                 }
             }
         }
@@ -216,6 +298,10 @@ impl Worker {
             back.extend(backlog.queue.take_dealt());
         }
         session.settle_backlog();
+        for (id, messages) in logged {
+            let by = Holder { session: key, worker: self.id };
+            self.share_mail(self.home_of(id), ShareMail::GaveBack { id, by, messages });
+        }
         for (group, message) in back {
             self.metrics.shared_redelivered.inc();
             let tried: Tried = [key].into_iter().collect();

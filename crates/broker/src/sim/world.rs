@@ -129,6 +129,11 @@ impl World {
         self.engine.fail_next(which, error);
     }
 
+    /// Frames in the log.
+    pub(crate) fn frames(&self) -> usize {
+        self.engine.frames()
+    }
+
     /// Keys of the register, as text.
     pub(crate) fn keys(&self) -> Vec<String> {
         self.engine.keys()
@@ -446,7 +451,9 @@ fn start(clock: &Clock, engine: &Arc<SimEngine>, workers: usize, config: &Broker
             engine.tail(port, Shard(u16::try_from(shard).unwrap()), tail);
         }
         let id = u16::try_from(index).unwrap();
-        out.push(Worker::new(id, Arc::clone(&shared), port, recovered.tails.clone(), now));
+        let mut worker = Worker::new(id, Arc::clone(&shared), port, recovered.tails.clone(), now);
+        worker.adopt_groups(&recovered.groups);
+        out.push(worker);
     }
     for (client_id, message) in recovered.wills {
         let mail = Mail::Ask(Box::new(move |worker: &mut Worker| {

@@ -108,6 +108,7 @@ impl Worker {
             Waiting::Unsubscribed(id, packet_id, reasons) => self.unsubscribed(id, packet_id, reasons),
             Waiting::Retained(id, wanted) => self.send_retained(id, wanted),
             Waiting::Replay(id, shard) => self.replayed(id, shard, result),
+            Waiting::Group(id, shard) => self.group_read(id, shard, result),
             Waiting::Expired => self.remove_expired(result),
             Waiting::Removed(client_id) => {
                 if let Some(owner) = self.shared.store.release(&client_id) {

@@ -76,6 +76,11 @@ impl<T> Outbound<T> {
         self.receive_maximum = receive_maximum;
     }
 
+    /// How many messages may be under way at once.
+    pub const fn receive_maximum(&self) -> u16 {
+        self.receive_maximum
+    }
+
     /// How many more messages may begin now: the send quota (4.9). 0 also while a restored session has more in flight
     /// than the new connection allows.
     pub fn quota(&self) -> usize {
