@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use ::api::gateway::{Connection, ConnectionQuery, GatewayAdmin, Pin, Server, Upstream, UpstreamError};
+use ::api::gateway::{
+    Connection, ConnectionQuery, GatewayAdmin, Listener, Pin, Server, Upstream, UpstreamError,
+};
 use ::api::page::Page;
 use ::api::problem::Problem;
 use ::api::rest::{ConnectionDetail, MAX_OTHERS, PinTarget};
@@ -81,6 +83,27 @@ pub(crate) async fn show_connection(
     let mut rows = gateway.connection(clientid.clone()).await.into_iter();
     let newest = rows.next().ok_or_else(|| Refusal::no_connection(&clientid))?;
     Ok(Json(ConnectionDetail { newest, others: rows.take(MAX_OTHERS).collect() }))
+}
+
+/// Lists the gateway's listeners with what they count, by ascending name.
+#[utoipa::path(
+    get, path = "/api/v1/gateway/listeners", tag = "gateway", operation_id = "list_gateway_listeners",
+    params(
+        ("limit" = Option<u16>, Query, description = "Rows of a page; 100 where nothing is said", minimum = 1, maximum = 10000),
+        ("cursor" = Option<String>, Query, description = "`meta.cursor` of the page before"),
+    ),
+    responses(
+        (status = 200, description = "A page of listeners", body = Page<Listener>),
+        (status = 400, description = "A bad parameter", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "This process has no gateway", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn list_listeners(
+    Gateway(gateway): Gateway,
+    uri: Uri,
+) -> Result<Json<Page<Listener>>, Refusal> {
+    let page = Query::read(&uri, &["limit", "cursor"])?.page()?;
+    Ok(Json(cut(gateway.listeners(), &page, Order::Ascending, |listener| listener.name.clone())))
 }
 
 /// Lists the upstreams with their servers, by ascending name.

@@ -23,6 +23,7 @@ use crate::{broker, gateway, process};
         broker::list_nodes,
         gateway::list_connections,
         gateway::show_connection,
+        gateway::list_listeners,
         gateway::list_upstreams,
         gateway::drain_server,
         gateway::enable_server,
@@ -40,7 +41,7 @@ use crate::{broker, gateway, process};
     ),
     tags(
         (name = "broker", description = "Clients, sessions, nodes; 404 where the process has no broker"),
-        (name = "gateway", description = "Connections, upstreams, pins; 404 where the process has no gateway"),
+        (name = "gateway", description = "Connections, listeners, upstreams, pins; 404 where the process has no gateway"),
         (name = "process", description = "The process as a whole"),
         (name = "probes", description = "For monitoring systems"),
     )

@@ -19,6 +19,7 @@ pub(crate) fn table() -> Vec<(&'static str, MethodRouter<Roles>)> {
         ("/api/v1/nodes", get(broker::list_nodes)),
         ("/api/v1/gateway/connections", get(gateway::list_connections)),
         ("/api/v1/gateway/connections/{clientid}", get(gateway::show_connection)),
+        ("/api/v1/gateway/listeners", get(gateway::list_listeners)),
         ("/api/v1/upstreams", get(gateway::list_upstreams)),
         ("/api/v1/upstreams/{name}/servers/{server}/drain", post(gateway::drain_server)),
         ("/api/v1/upstreams/{name}/servers/{server}/enable", post(gateway::enable_server)),

@@ -12,7 +12,7 @@ use ureq::http::{Method, Request, Response, Uri, header};
 use ureq::{Agent, Body};
 
 use crate::broker::{Client, ClientQuery, Subscription};
-use crate::gateway::{Connection, ConnectionQuery, Pin, Server, Upstream};
+use crate::gateway::{Connection, ConnectionQuery, Listener, Pin, Server, Upstream};
 use crate::node::{EventRecord, Node, Reloaded};
 use crate::page::{Page, PageQuery};
 use crate::problem::Problem;
@@ -156,6 +156,14 @@ impl RestClient {
         let rows = self.connections(Some(clientid), &ConnectionQuery::default(), &page)?.data;
         let mut rows = rows.into_iter();
         Ok(rows.next().map(|newest| ConnectionDetail { newest, others: rows.collect() }))
+    }
+
+    /// `GET /gateway/listeners`, in the largest page there is: a configuration has fewer.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn listeners(&self) -> Result<Page<Listener>, ClientError> {
+        self.get(&Path::new(&["gateway", "listeners"]).page(&largest_page()))
     }
 
     /// `GET /upstreams`, in the largest page there is: a configuration has fewer.

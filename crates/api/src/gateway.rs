@@ -1,5 +1,7 @@
 //! What can be asked of a gateway.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -41,6 +43,41 @@ pub struct Connection {
     pub bytes_in: u64,
     /// Bytes from the server to the client.
     pub bytes_out: u64,
+}
+
+/// A listener of the gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Listener {
+    /// `tcp://address:port`, as connections and metrics name it.
+    pub name: String,
+    /// The address it is bound to, with the true port.
+    pub bind: String,
+    /// The upstream that it sends to.
+    pub upstream: String,
+    /// Whether connections from trusted addresses begin with a PROXY header.
+    pub proxy_protocol: bool,
+    /// Connections now, those without a server yet included.
+    pub connections: u32,
+    /// Connections it takes at a time.
+    pub max_connections: u32,
+    /// Connections it takes at a time from one address; 0: no limit.
+    pub max_connections_per_address: u32,
+    /// Rules of its access list.
+    pub access_rules: usize,
+    /// Connections accepted ever.
+    pub accepted_total: u64,
+    /// Connections that got a server ever.
+    pub served_total: u64,
+    /// Connections refused ever.
+    pub refused_total: u64,
+    /// The same by reason; a reason that never occurred is left out.
+    pub refused: BTreeMap<String, u64>,
+    /// Connections that got a server, by what chose it.
+    pub chosen_by: BTreeMap<String, u64>,
+    /// Connections that had a server and ended, by reason.
+    pub ended: BTreeMap<String, u64>,
+    /// Pauses of accepting because descriptors or memory ran out.
+    pub pauses: u64,
 }
 
 /// An upstream: a named group of servers.
@@ -145,6 +182,8 @@ pub trait GatewayAdmin: Send + Sync + 'static {
     fn connections(&self, query: ConnectionQuery, page: PageQuery) -> Answer<'_, Page<Connection>>;
     /// The connections of one client id, newest first.
     fn connection(&self, clientid: String) -> Answer<'_, Vec<Connection>>;
+    /// All listeners, in the order of the configuration.
+    fn listeners(&self) -> Vec<Listener>;
     /// All upstreams.
     fn upstreams(&self) -> Vec<Upstream>;
     /// No new connections for this server from now on; those it has stay.

@@ -624,6 +624,7 @@ fn count(worker: &Worker, listener: &Listener, refusal: &Refusal) {
 /// Counts a refusal, and tells of it.
 fn report(worker: &Worker, listener: &Listener, peer: SocketAddr, refusal: &Refusal) {
     count(worker, listener, refusal);
+    session_log::note_refused(&worker.log, listener, peer, refusal);
     if listener.tells(refusal, worker.clock.unix_millis()) {
         session_log::refused(&worker.events, listener, peer, refusal);
     }

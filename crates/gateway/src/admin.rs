@@ -1,19 +1,24 @@
 //! What operators ask of a running gateway: [`GatewayAdmin`] answered from the workers' lists and the upstreams.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use api::Answer;
 use api::gateway::{
-    Connection, ConnectionQuery, GatewayAdmin, Pin, Server as ServerRow, Upstream as UpstreamRow,
-    UpstreamError,
+    Connection, ConnectionQuery, GatewayAdmin, Listener as ListenerRow, Pin, Server as ServerRow,
+    Upstream as UpstreamRow, UpstreamError,
 };
 use api::page::{Page, PageMeta, PageQuery};
 use runtime::events::Event;
 use runtime::metrics::Counter;
 use tokio::sync::oneshot;
 
+use crate::accept::Listener;
 use crate::config::ServerConfig;
+use crate::error::{End, Refusal};
+use crate::metrics::ListenerStats;
+use crate::route::ChosenBy;
 use crate::server::{Server, State};
 use crate::sticky::{Origin, PinsFull};
 use crate::upstream::Upstream;
@@ -116,6 +121,37 @@ fn describe(server: &Server, config: Option<&ServerConfig>, now: Instant) -> Ser
     }
 }
 
+fn describe_listener(listener: &Listener) -> ListenerRow {
+    let policy = listener.policy.load();
+    let config = &policy.config;
+    let by = |names: &mut dyn Iterator<Item = &'static str>, counters: fn(&ListenerStats) -> &[Counter]| {
+        let sum = |place: usize| {
+            listener.stats.iter().filter_map(|stats| counters(stats).get(place)).map(Counter::get).sum()
+        };
+        let rows = names.enumerate().map(|(place, name)| (name.to_owned(), sum(place)));
+        rows.filter(|(_, count)| *count > 0).collect::<BTreeMap<_, u64>>()
+    };
+    let refused = by(&mut Refusal::NAMES.into_iter(), |stats| &stats.refused);
+    let chosen_by = by(&mut ChosenBy::ALL.into_iter().map(ChosenBy::name), |stats| &stats.chosen);
+    ListenerRow {
+        name: listener.name.to_string(),
+        bind: listener.local.to_string(),
+        upstream: config.upstream.to_string(),
+        proxy_protocol: config.proxy_protocol,
+        connections: listener.open(),
+        max_connections: config.max_connections,
+        max_connections_per_address: config.max_connections_per_address,
+        access_rules: config.access.len(),
+        accepted_total: listener.stats.sum(|stats| &stats.accepted),
+        served_total: chosen_by.values().sum(),
+        refused_total: refused.values().sum(),
+        refused,
+        chosen_by,
+        ended: by(&mut End::ALL.into_iter().map(End::name), |stats| &stats.ended),
+        pauses: listener.stats.sum(|stats| &stats.pauses),
+    }
+}
+
 impl GatewayAdmin for Gateway {
     fn connections(&self, query: ConnectionQuery, asked: PageQuery) -> Answer<'_, Page<Connection>> {
         Box::pin(async move {
@@ -141,6 +177,10 @@ impl GatewayAdmin for Gateway {
             rows.sort_by_key(|row| std::cmp::Reverse((row.connected_at, row.number)));
             rows.into_iter().map(|row| row.connection).collect()
         })
+    }
+
+    fn listeners(&self) -> Vec<ListenerRow> {
+        self.0.applied().listeners.iter().map(|listener| describe_listener(listener)).collect()
     }
 
     fn upstreams(&self) -> Vec<UpstreamRow> {

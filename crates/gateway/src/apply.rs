@@ -79,9 +79,11 @@ impl Gateway {
             return Err(StartError::Stopped);
         }
         let bound = bind(inner, &applied, &new)?;
+        let log = inner.log.prepare(&new.session_log)?;
         let changes = changes(&applied.config, &new);
 
         let upstreams = build(inner, &applied, &new);
+        inner.log.change(log);
         // Before the first device can be sent to them.
         let now = inner.context.clock.now();
         let unchanged = |upstream: &Arc<Upstream>| {
@@ -226,6 +228,9 @@ fn stopped(context: &Context, listener: &Listener, reason: &str) {
 /// What is different, in sentences.
 fn changes(old: &GatewayConfig, new: &GatewayConfig) -> Vec<String> {
     let mut changes = Vec::new();
+    if old.session_log != new.session_log {
+        changes.push(format!("session log: {}", new.session_log));
+    }
     let by_bind: HashMap<_, _> = old.listeners.iter().map(|listener| (listener.bind, listener)).collect();
     for listener in &new.listeners {
         match by_bind.get(&listener.bind) {

@@ -4,7 +4,9 @@
 //! is there twice). Must not know: sockets; whether an address can be bound or reached shows when it is tried.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +34,54 @@ pub struct GatewayConfig {
     pub listeners: Vec<ListenerConfig>,
     /// Where they are sent.
     pub upstreams: Vec<UpstreamConfig>,
+    /// Where a line goes for each connection at its end.
+    pub session_log: SessionLog,
+}
+
+/// Where a line goes for each connection at its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum SessionLog {
+    /// To the log of the process.
+    #[default]
+    Events,
+    /// Nowhere.
+    Off,
+    /// To a file of its own, with a line for each connection that was refused, too. Every reload opens it anew.
+    File {
+        /// The file; lines go behind its end.
+        path: PathBuf,
+        /// How lines look.
+        format: LineFormat,
+    },
+}
+
+impl fmt::Display for SessionLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Events => f.write_str("events"),
+            Self::Off => f.write_str("off"),
+            Self::File { path, format } => write!(f, "{} as {}", path.display(), format.name()),
+        }
+    }
+}
+
+/// How the lines of a session log look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineFormat {
+    /// `time event key=value ...`.
+    Text,
+    /// A JSON object.
+    Json,
+}
+
+impl LineFormat {
+    /// As written in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
 }
 
 /// A listener.
@@ -169,7 +219,9 @@ pub fn read(table: &mut Table<'_>) -> GatewayConfig {
     let listeners = table.tables("listeners", |table, _| listener(table, &names, &mut binds));
     table.require("upstreams", "at least one [[gateway.upstreams]]");
     table.require("listeners", "at least one [[gateway.listeners]]");
-    let config = GatewayConfig { listeners: listeners.into_iter().flatten().collect(), upstreams };
+    let session_log = session_log(table);
+    let listeners = listeners.into_iter().flatten().collect();
+    let config = GatewayConfig { listeners, upstreams, session_log };
     for (index, upstream) in config.upstreams.iter().enumerate() {
         if let Some((server, listener)) = loops(upstream, &config.listeners) {
             let problem = format!(
@@ -180,6 +232,29 @@ pub fn read(table: &mut Table<'_>) -> GatewayConfig {
         }
     }
     config
+}
+
+/// `session_log`: a word, or a table with a file.
+fn session_log(table: &mut Table<'_>) -> SessionLog {
+    const ALLOWED: &str = "\"events\", \"off\", or { file = \"gateway.log\", format = \"json\" }";
+    if !table.has("session_log") {
+        return SessionLog::Events;
+    }
+    if !table.is_table("session_log") {
+        match table.string("session_log").as_deref() {
+            Some("off") => return SessionLog::Off,
+            Some("events") | None => {}
+            Some(_) => table.problem("session_log", ALLOWED),
+        }
+        return SessionLog::Events;
+    }
+    let file = table.table("session_log", |table| {
+        table.require("file", "the file, from the folder of the configuration if it does not begin with /");
+        let formats = [LineFormat::Text, LineFormat::Json].map(|format| (format.name(), format));
+        let format = table.choice("format", &formats).unwrap_or(LineFormat::Text);
+        Some(SessionLog::File { path: table.path("file")?, format })
+    });
+    file.flatten().unwrap_or_default()
 }
 
 /// A server of the upstream that is one of the gateway's own listeners.

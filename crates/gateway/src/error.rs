@@ -15,6 +15,14 @@ pub enum StartError {
     /// An address can't be listened on.
     #[error(transparent)]
     Listen(#[from] net::listener::ListenError),
+    /// The session log's file can't be opened.
+    #[error("the session log {file}: {error}")]
+    SessionLog {
+        /// The file.
+        file: String,
+        /// Why.
+        error: std::io::Error,
+    },
     /// A worker did not take its listener within the time for it.
     #[error("the workers do not answer; the process is stopping or overloaded")]
     Workers,

@@ -71,6 +71,11 @@ impl Health {
         self.probing = true;
     }
 
+    /// The pause is over: one connection may try it.
+    pub const fn pause_ends(&mut self) {
+        self.checked = None;
+    }
+
     /// A connection could not be made.
     pub fn failed(&mut self, limits: &Limits, now: Instant) -> Change {
         self.fails = self.fails.saturating_add(1);

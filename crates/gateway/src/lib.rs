@@ -9,7 +9,7 @@
 //! * `accept`, `limits`, `upstream`, `server`, `queue`, `splice`: the journey of a connection, on the worker that
 //!   accepted it.
 //! * [`import`]: the configurations of other balancers, as TOML. Pure.
-//! * `session_log`, [`metrics`], `admin`: what is known of it, for people and machines.
+//! * `session_log`, `session_file`, [`metrics`], `admin`: what is known of it, for people and machines.
 //!
 //! Must not know: brokers, HTTP, other roles. A gateway meets a broker on the wire only.
 
@@ -30,6 +30,7 @@ mod apply;
 mod limits;
 mod queue;
 mod server;
+mod session_file;
 mod session_log;
 mod splice;
 mod upstream;
@@ -37,6 +38,7 @@ mod worker;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -52,6 +54,7 @@ use crate::apply::Applied;
 use crate::config::GatewayConfig;
 use crate::error::StartError;
 use crate::server::State;
+use crate::session_log::Log;
 use crate::worker::{Command, Worker};
 
 /// Commands that may wait at a worker. They come from operators; questions beyond it wait all the same, since each
@@ -86,6 +89,7 @@ struct Inner {
     /// One for each worker, in their order.
     agents: Vec<Sender<Command>>,
     applied: Mutex<Applied>,
+    log: Log,
 }
 
 impl fmt::Debug for Gateway {
@@ -104,16 +108,17 @@ impl Gateway {
         let seed = fastrand::u64(..);
         tracing::debug!(seed, "random_two draws from this seed");
         let mut agents = Vec::new();
+        let log = Log::new(context.clock.clone());
         for id in context.workers.ids() {
             let (sender, commands) = mailbox::mailbox(COMMANDS);
-            let (clock, events) = (context.clock.clone(), context.events.clone());
+            let (clock, events, log) = (context.clock.clone(), context.events.clone(), log.clone());
             let seed = seed.wrapping_add(u64::from(id.0));
             context.workers.spawn(id, move || async move {
-                Worker::new(id, clock, events, boot, seed).run(commands).await;
+                Worker::new(id, clock, events, log, boot, seed).run(commands).await;
             });
             agents.push(sender);
         }
-        let gateway = Self(Arc::new(Inner { context, agents, applied: Mutex::default() }));
+        let gateway = Self(Arc::new(Inner { context, agents, applied: Mutex::default(), log }));
         gateway.apply(config)?;
         let inner = Arc::downgrade(&gateway.0);
         gateway.0.context.registry.register(Arc::new(Numbers(inner.clone())));
@@ -140,6 +145,7 @@ impl Gateway {
             }
         };
         if tokio::time::timeout_at(deadline.into(), all_gone(empty)).await.is_ok() {
+            self.flush_log().await;
             return 0;
         }
         let mut counts = Vec::new();
@@ -154,7 +160,15 @@ impl Gateway {
         }
         let empty = self.0.stop_accepting();
         let _ = tokio::time::timeout(CUT_WAIT, all_gone(empty)).await;
+        self.flush_log().await;
         cut
+    }
+
+    /// The last lines reach their file.
+    async fn flush_log(&self) {
+        let log = self.0.log.clone();
+        // A task that ends with a panic has no lines to write.
+        let _ = tokio::task::spawn_blocking(move || log.flush(CUT_WAIT)).await;
     }
 
     fn stop_accepting_on_shutdown(&self, inner: Weak<Inner>) {
@@ -210,6 +224,7 @@ impl Collect for Numbers {
             let state = metrics::ServerState { up, unavailable: times, downtime };
             metrics::server(out, &[&server.upstream, &server.name], &server.stats, &state);
         }
+        metrics::session_log(out, inner.log.lost.load(Ordering::Relaxed));
         for upstream in &applied.upstreams {
             let queue = &upstream.queue;
             metrics::queue(out, &upstream.config.name, queue.waiting(), queue.total());

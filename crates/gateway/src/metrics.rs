@@ -91,10 +91,15 @@ const QUEUED_TOTAL: Desc = Desc::counter(
     "Connections that waited for a server of an upstream to have room.",
     &["upstream"],
 );
+const LOG_LOST: Desc = Desc::counter(
+    "tidegate_gateway_session_log_lost_total",
+    "Lines of the session log's file that could not be written in time or at all.",
+    &[],
+);
 const PINS: Desc = Desc::gauge("tidegate_gateway_pins", "Pins held by an upstream.", &["upstream"]);
 
 /// All metrics, for documentation and its test.
-pub const ALL: [Desc; 19] = [
+pub const ALL: [Desc; 20] = [
     ACCEPTED,
     OPEN,
     REFUSED,
@@ -113,6 +118,7 @@ pub const ALL: [Desc; 19] = [
     SERVER_DOWNTIME,
     QUEUED,
     QUEUED_TOTAL,
+    LOG_LOST,
     PINS,
 ];
 
@@ -205,6 +211,10 @@ pub(crate) fn queue(out: &mut Exposition, upstream: &str, waiting: usize, total:
     out.sample(&QUEUED_TOTAL, &[upstream], number(total));
 }
 
+pub(crate) fn session_log(out: &mut Exposition, lost: u64) {
+    out.sample(&LOG_LOST, &[], number(lost));
+}
+
 pub(crate) fn pins(out: &mut Exposition, upstream: &str, count: usize) {
     out.sample(&PINS, &[upstream], number(count as u64));
 }
@@ -232,6 +242,7 @@ mod tests {
         let state = ServerState { up: true, unavailable: 5, downtime: Duration::from_millis(2_500) };
         server(&mut out, &["brokers", "a"], &PerWorker::new(2, ServerStats::default), &state);
         queue(&mut out, "brokers", 6, 7);
+        session_log(&mut out, 8);
         pins(&mut out, "brokers", 4);
         let text = out.finish();
         for line in [
@@ -243,6 +254,7 @@ mod tests {
             r#"tidegate_gateway_server_downtime_seconds_total{upstream="brokers",server="a"} 2.5"#,
             r#"tidegate_gateway_queue_waiting{upstream="brokers"} 6"#,
             r#"tidegate_gateway_queued_total{upstream="brokers"} 7"#,
+            "tidegate_gateway_session_log_lost_total 8",
             r#"tidegate_gateway_pins{upstream="brokers"} 4"#,
         ] {
             assert!(text.lines().any(|have| have == line), "{line}\n{text}");

@@ -7,8 +7,8 @@
 //!
 //! The servers stand in ranks. Those that are no backup come first; then backups. If none of either can take the
 //! connection but one could if it had room, the connection may wait. If every one that is not tried yet has failed
-//! lately, they are tried all the same, backups last: a device is better served by an attempt than by a refusal.
-//! (nginx did so, as "quick recovery", and has refused since.)
+//! lately, they are tried all the same, each once before its time, backups last: a device is better served by an attempt
+//! than by a refusal. (nginx did so, as "quick recovery", and has refused since.)
 
 use std::borrow::Cow;
 use std::fmt;

@@ -169,6 +169,13 @@ impl Server {
         });
     }
 
+    /// It may be tried by one connection, whatever time is left of its pause.
+    pub(crate) fn pause_ends(&self) {
+        if self.ails() {
+            self.examine(Health::pause_ends);
+        }
+    }
+
     /// A connection could not be made.
     pub(crate) fn failed(&self, worker: WorkerId, limits: &Limits, error: Arc<str>, now: Instant) -> Change {
         if let Some(stats) = self.stats.get(worker) {

@@ -1,23 +1,101 @@
 //! What is known of a connection that has a server, and what is written down at its start and its end.
 //!
 //! One line for each connection at its end, with everything: who, from where, to which server, why that one, bytes,
-//! duration, reason. The typed events carry the same for API and counters.
+//! duration, reason; in the log of the process or in a [file](crate::session_file) of its own. The typed events carry the
+//! same for API and counters.
 
 use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use api::gateway::Connection;
-use runtime::clock::rfc3339;
+use arc_swap::ArcSwap;
+use runtime::clock::{Clock, rfc3339};
 use runtime::events::{Event, Events};
 use tokio::task::AbortHandle;
 
 use crate::accept::{Listener, Open};
-use crate::error::{End, Refusal};
+use crate::config::SessionLog;
+use crate::error::{End, Refusal, StartError};
 use crate::route::{ChosenBy, NoKey};
 use crate::server::Slot;
+use crate::session_file::{self, Ended, Line, SessionFile};
+
+/// Where the lines of sessions go. Shared by all workers; a reload changes it.
+#[derive(Clone)]
+pub(crate) struct Log {
+    sink: Arc<ArcSwap<Sink>>,
+    /// Lines that found no room in their file.
+    pub(crate) lost: Arc<AtomicU64>,
+    clock: Clock,
+}
+
+enum Sink {
+    /// To the log of the process.
+    Events,
+    Off,
+    File(SessionFile),
+}
+
+/// A change of where they go, which can't fail any more.
+pub(crate) enum Prepared {
+    Sink(Box<SinkChange>),
+    /// The same file, by its name.
+    Reopen(std::fs::File),
+}
+
+/// Made by [`Log::prepare`].
+pub(crate) struct SinkChange(Sink);
+
+impl Log {
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { sink: Arc::new(ArcSwap::from_pointee(Sink::Events)), lost: Arc::default(), clock }
+    }
+
+    /// Does everything about a new configuration that can fail.
+    pub(crate) fn prepare(&self, config: &SessionLog) -> Result<Prepared, StartError> {
+        let sink = match config {
+            SessionLog::Events => Sink::Events,
+            SessionLog::Off => Sink::Off,
+            SessionLog::File { path, format } => {
+                let failed = |error| StartError::SessionLog { file: path.display().to_string(), error };
+                let file = session_file::open(path).map_err(failed)?;
+                if let Sink::File(now) = &**self.sink.load()
+                    && now.path == *path
+                    && now.format == *format
+                {
+                    return Ok(Prepared::Reopen(file));
+                }
+                let (clock, lost) = (self.clock.clone(), Arc::clone(&self.lost));
+                let file = SessionFile::start(path.clone(), file, *format, clock, lost);
+                Sink::File(file.map_err(failed)?)
+            }
+        };
+        Ok(Prepared::Sink(Box::new(SinkChange(sink))))
+    }
+
+    /// Puts it in force.
+    pub(crate) fn change(&self, prepared: Prepared) {
+        match prepared {
+            Prepared::Sink(change) => self.sink.store(Arc::new(change.0)),
+            Prepared::Reopen(file) => {
+                if let Sink::File(now) = &**self.sink.load() {
+                    now.reopen(file);
+                }
+            }
+        }
+    }
+
+    /// Waits until all lines are written, or the time is over. Blocks.
+    pub(crate) fn flush(&self, time: Duration) {
+        if let Sink::File(file) = &**self.sink.load() {
+            file.flush(time);
+        }
+    }
+}
 
 /// A connection's id: unique among the gateways that send to a broker, as far as clocks allow, and for ever in
 /// this process.
@@ -141,10 +219,47 @@ pub(crate) fn started(events: &Events, session: &Session) {
 }
 
 /// A connection with a server ended.
-pub(crate) fn ended(events: &Events, session: &Session, end: End, now: Instant) {
+pub(crate) fn ended(events: &Events, log: &Log, session: &Session, end: End, now: Instant) {
     let server = &session.to.slot.server;
     let duration = now.saturating_duration_since(session.since);
     let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    match &**log.sink.load() {
+        Sink::Events => trace(session, end, duration_ms),
+        Sink::Off => {}
+        Sink::File(file) => file.write(Line {
+            at: log.clock.unix_millis(),
+            listener: Arc::clone(&session.listener().name),
+            peer: session.who.peer,
+            reason: end.name(),
+            session: Some(Ended {
+                id: session.id,
+                who: session.who.clone(),
+                upstream: Arc::clone(&server.upstream),
+                server: Arc::clone(&server.name),
+                server_address: session.to.server_address,
+                chosen_by: session.to.chosen_by.name(),
+                without_key: session.to.no_key.map(NoKey::name),
+                bytes_in: session.bytes_in.get(),
+                bytes_out: session.bytes_out.get(),
+                duration_ms,
+            }),
+        }),
+    }
+    events.emit(Event::GatewayDisconnected {
+        clientid: Arc::clone(&session.who.clientid),
+        peer: session.who.peer,
+        upstream: Arc::clone(&server.upstream),
+        server: Arc::clone(&server.name),
+        bytes_in: session.bytes_in.get(),
+        bytes_out: session.bytes_out.get(),
+        duration_ms,
+        reason: end.name().into(),
+    });
+}
+
+/// The line in the log of the process.
+fn trace(session: &Session, end: End, duration_ms: u64) {
+    let server = &session.to.slot.server;
     tracing::info!(
         target: "gateway::session",
         id = %session.id,
@@ -165,19 +280,22 @@ pub(crate) fn ended(events: &Events, session: &Session, end: End, now: Instant) 
         reason = end.name(),
         "session"
     );
-    events.emit(Event::GatewayDisconnected {
-        clientid: Arc::clone(&session.who.clientid),
-        peer: session.who.peer,
-        upstream: Arc::clone(&server.upstream),
-        server: Arc::clone(&server.name),
-        bytes_in: session.bytes_in.get(),
-        bytes_out: session.bytes_out.get(),
-        duration_ms,
-        reason: end.name().into(),
-    });
 }
 
-/// A connection got no server. A broken CONNECT is a protocol violation with its clause, too.
+/// A connection got no server: a line in the file, if there is one.
+pub(crate) fn note_refused(log: &Log, listener: &Listener, peer: SocketAddr, refusal: &Refusal) {
+    if let Sink::File(file) = &**log.sink.load() {
+        file.write(Line {
+            at: log.clock.unix_millis(),
+            listener: Arc::clone(&listener.name),
+            peer,
+            reason: refusal.name(),
+            session: None,
+        });
+    }
+}
+
+/// A connection got no server: the events. A broken CONNECT is a protocol violation with its clause, too.
 pub(crate) fn refused(events: &Events, listener: &Listener, peer: SocketAddr, refusal: &Refusal) {
     if let Refusal::Malformed(error, _) = refusal {
         events.emit(Event::ProtocolViolation {

@@ -203,8 +203,21 @@ impl Upstream {
             return Chosen::Nobody;
         };
         // Still under the lock: the next decision sees it.
+        if deciding.seats.get(index).is_some_and(|seat| seat.standing == Standing::Failed) {
+            self.all_may_be_tried(index, &deciding.seats);
+        }
         server.chosen(limits, now);
         Chosen::Server { index, why, slot: Slot::take(server, worker) }
+    }
+
+    /// None was left but those that failed, and one of them is tried before its time: so may be the others, once each.
+    /// When a whole fleet of servers restarts, its devices are at home again with their next connection.
+    fn all_may_be_tried(&self, but: usize, seats: &[Seat]) {
+        for (index, (server, seat)) in self.servers.iter().zip(seats).enumerate() {
+            if index != but && seat.standing == Standing::Failed {
+                server.pause_ends();
+            }
+        }
     }
 
     /// Notes how the servers stand.
@@ -319,3 +332,6 @@ fn dialer(source_addresses: &[IpAddr], connect_timeout: Duration) -> Dialer {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,7 @@ use tokio::task::{AbortHandle, spawn_local};
 
 use crate::accept::{self, Listener};
 use crate::error::End;
-use crate::session_log::{self, Id, Session};
+use crate::session_log::{self, Id, Log, Session};
 use crate::splice;
 
 /// What a worker is told or asked.
@@ -62,6 +62,7 @@ pub(crate) struct Worker {
     pub(crate) id: WorkerId,
     pub(crate) clock: Clock,
     pub(crate) events: Events,
+    pub(crate) log: Log,
     /// One for all connections: an idle connection owns no buffer.
     pub(crate) buffer: RefCell<Box<[u8]>>,
     pub(crate) pipes: PipePool,
@@ -85,10 +86,18 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(id: WorkerId, clock: Clock, events: Events, boot: u64, seed: u64) -> Rc<Self> {
+    pub(crate) fn new(
+        id: WorkerId,
+        clock: Clock,
+        events: Events,
+        log: Log,
+        boot: u64,
+        seed: u64,
+    ) -> Rc<Self> {
         Rc::new(Self {
             id,
             events,
+            log,
             buffer: RefCell::new(vec![0; splice::BUFFER_BYTES].into_boxed_slice()),
             pipes: PipePool::new(splice::PIPES),
             random: RefCell::new(fastrand::Rng::with_seed(seed)),
@@ -235,7 +244,7 @@ impl Worker {
         {
             ended.inc();
         }
-        session_log::ended(&self.events, session, end, self.clock.now());
+        session_log::ended(&self.events, &self.log, session, end, self.clock.now());
         if matches!(end, End::ServerClosed | End::ServerFailed) && session.bytes_out.get() == 0 {
             let server = &session.to.slot.server;
             let error = server.mute();

@@ -275,6 +275,7 @@ mod tests {
         let smallest = "[[gateway.listeners]]\nbind = \"127.0.0.1:1880\"\nupstream = \"brokers\"\n[[gateway.upstreams]]\n\
                         name = \"brokers\"\nservers = [{ address = \"a:1\" }, { address = \"b:1\" }]\n";
         let defaults = parse(smallest).unwrap().gateway.unwrap();
+        assert_eq!(gateway.session_log, defaults.session_log);
         let ([listener], [upstream]) = (&*gateway.listeners, &*gateway.upstreams) else {
             panic!("one of each")
         };

@@ -1,10 +1,13 @@
 //! Roles that answer from lists and remember what they were told.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use ::api::Answer;
 use ::api::broker::{BrokerAdmin, Client, ClientQuery, Subscription};
-use ::api::gateway::{Connection, ConnectionQuery, GatewayAdmin, Pin, Server, Upstream, UpstreamError};
+use ::api::gateway::{
+    Connection, ConnectionQuery, GatewayAdmin, Listener, Pin, Server, Upstream, UpstreamError,
+};
 use ::api::node::{EventRecord, Node, ProcessAdmin, Reloaded};
 use ::api::page::{Page, PageMeta, PageQuery};
 use serde_json::json;
@@ -261,6 +264,27 @@ impl GatewayAdmin for FakeGateway {
         Box::pin(
             async move { Self::all().into_iter().rev().filter(|row| row.clientid == clientid).collect() },
         )
+    }
+
+    fn listeners(&self) -> Vec<Listener> {
+        let listener = |port: u16| Listener {
+            name: format!("tcp://127.0.0.1:{port}"),
+            bind: format!("127.0.0.1:{port}"),
+            upstream: "brokers".into(),
+            proxy_protocol: false,
+            connections: 1,
+            max_connections: 100_000,
+            max_connections_per_address: 0,
+            access_rules: 0,
+            accepted_total: 3,
+            served_total: 1,
+            refused_total: 2,
+            refused: [("access_denied".to_owned(), 2)].into(),
+            chosen_by: [("hash".to_owned(), 1)].into(),
+            ended: BTreeMap::new(),
+            pauses: 0,
+        };
+        [1881, 1880].map(listener).into()
     }
 
     fn upstreams(&self) -> Vec<Upstream> {

@@ -20,7 +20,13 @@ fn a_role_that_does_not_run_here_is_named() {
             let detail = ask(&router, "GET", &format!("/api/v1{path}")).await.problem(404, "no-broker");
             assert!(detail.contains("This process has no broker"), "{detail}");
         }
-        for path in ["/gateway/connections", "/gateway/connections/a", "/upstreams", "/upstreams/u/pins"] {
+        for path in [
+            "/gateway/connections",
+            "/gateway/connections/a",
+            "/gateway/listeners",
+            "/upstreams",
+            "/upstreams/u/pins",
+        ] {
             let detail = ask(&router, "GET", &format!("/api/v1{path}")).await.problem(404, "no-gateway");
             assert!(detail.contains("This process has no gateway"), "{detail}");
         }

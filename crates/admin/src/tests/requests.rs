@@ -101,6 +101,10 @@ fn nodes_and_upstreams_are_lists() {
         let router = router(roles(&[]));
         let nodes = ask(&router, "GET", "/api/v1/nodes").await.json();
         assert_eq!(nodes["data"][0]["node"], "node1");
+        let listeners = ask(&router, "GET", "/api/v1/gateway/listeners?limit=1").await.json();
+        assert_eq!(listeners["data"][0]["name"], "tcp://127.0.0.1:1880");
+        assert_eq!(listeners["data"][0]["refused"]["access_denied"], 2);
+        assert_ne!(listeners["meta"]["cursor"], Value::Null);
         let upstreams = ask(&router, "GET", "/api/v1/upstreams?limit=5").await.json();
         assert_eq!(upstreams["data"][0]["servers"][1]["name"], "10.0.0.2:1883");
         assert_eq!(upstreams["meta"]["cursor"], Value::Null);

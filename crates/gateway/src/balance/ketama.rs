@@ -11,7 +11,7 @@
 //!
 //! A key goes to the first point at or after `crc32(key)`, after the last one to the first. What is not usable is
 //! skipped by walking on. Without a `:port` of digits at its end the whole name is the host and the port is empty;
-//! after `unix:` the path is the host. Proved against the real nginx in `tests/suite/ketama.rs`.
+//! after `unix:` the path is the host. Proved against the real nginx in `tests/suite/nginx.rs`.
 
 /// Points of a server of weight 1.
 pub const POINTS_PER_WEIGHT: u32 = 160;

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! After 20 servers that can't be used nginx goes on in turns, and so does [`route`](crate::route). Proved against the
-//! real nginx in `tests/suite/ketama.rs`.
+//! real nginx in `tests/suite/nginx.rs`.
 
 /// Numbers that are tried.
 const TRIES: usize = 21;

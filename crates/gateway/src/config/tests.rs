@@ -281,3 +281,26 @@ fn each_rule_of_an_access_list_is_one_word_with_one_network() {
         assert!(problems.iter().any(|problem| problem.contains(word)), "{access}: {problems:?}");
     }
 }
+
+#[test]
+fn the_session_log_is_a_word_or_a_file() {
+    let read =
+        |line: &str| parse(&SMALL.replace("[gateway]\n", &format!("[gateway]\nsession_log = {line}\n")));
+    assert_eq!(parse(SMALL).unwrap().session_log, SessionLog::Events);
+    assert_eq!(read("\"events\"").unwrap().session_log, SessionLog::Events);
+    assert_eq!(read("\"off\"").unwrap().session_log, SessionLog::Off);
+    let file = |path: &str, format| SessionLog::File { path: path.into(), format };
+    assert_eq!(read("{ file = \"g.log\" }").unwrap().session_log, file("g.log", LineFormat::Text));
+    let json = read("{ file = \"/var/log/g.log\", format = \"json\" }").unwrap();
+    assert_eq!(json.session_log, file("/var/log/g.log", LineFormat::Json));
+    for (line, word) in [
+        ("\"on\"", "gateway.session_log: \"on\": \"events\", \"off\", or { file"),
+        ("7", "gateway.session_log: 7: a string"),
+        ("{ format = \"json\" }", "gateway.session_log.file: (missing): the file"),
+        ("{ file = \"x\", format = \"xml\" }", "one of \"text\", \"json\""),
+        ("{ file = \"x\", fields = [] }", "unknown key"),
+    ] {
+        let problems = read(line).unwrap_err();
+        assert!(problems.iter().any(|problem| problem.contains(word)), "{line}: {problems:?}");
+    }
+}

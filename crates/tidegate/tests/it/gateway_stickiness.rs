@@ -2,8 +2,8 @@
 
 use mqtt::Version;
 
-use crate::harness::fleet::{NAMES, gateway, homes, mosquittos, shares, visit};
-use crate::harness::{Device, Mosquitto, Paho, device, eventually};
+use crate::harness::fleet::{NAMES, gateway, homes, mosquittos, servers_with, shares, visit};
+use crate::harness::{Device, Mosquitto, Paho, Site, device, eventually};
 
 /// Devices stay at home whatever they come from; a server that is drained loses its own share and nothing else moves; it
 /// gets exactly that share back.
@@ -108,7 +108,8 @@ fn a_pin_wins_over_the_hash_until_it_is_deleted() {
 #[test]
 fn a_dead_server_is_passed_over_and_gets_its_devices_back() {
     let mut mosquittos = mosquittos(3);
-    let gateway = gateway(&mosquittos, "", "balance = \"client_id\"");
+    let soon = servers_with(&mosquittos, "fail_timeout = \"50ms\"");
+    let gateway = Site::new("gateway").gateway_to("", "balance = \"client_id\"", &soon).start();
     let before = homes(&gateway, 24);
     let dead = mosquittos.remove(0);
     let address = dead.address;
@@ -131,6 +132,10 @@ fn a_dead_server_is_passed_over_and_gets_its_devices_back() {
     assert_eq!(visit(&gateway, std::net::Ipv4Addr::LOCALHOST, &connect).1, "failover");
 
     let _again = Mosquitto::start_at(address);
+    // Once the server was left alone for its time, the next device of its own finds out that it is there.
+    eventually("the server is found again", || {
+        (visit(&gateway, std::net::Ipv4Addr::LOCALHOST, &connect).0 == "mq1").then_some(())
+    });
     assert_eq!(homes(&gateway, 24), before);
 }
 

@@ -11,6 +11,8 @@ mod broker_sessions;
 mod demo;
 mod gateway_arrival;
 mod gateway_balance;
+mod gateway_health;
+mod gateway_limits;
 mod gateway_stickiness;
 mod harness;
 mod hostile;

@@ -22,6 +22,12 @@ pub(crate) fn servers(mosquittos: &[Mosquitto]) -> Vec<(&'static str, SocketAddr
     NAMES.into_iter().zip(mosquittos.iter().map(Mosquitto::mqtt)).collect()
 }
 
+/// The same as TOML, each with further keys.
+pub(crate) fn servers_with(mosquittos: &[Mosquitto], keys: &str) -> String {
+    let row = |(name, address)| format!("{{ name = \"{name}\", address = \"{address}\", {keys} }}");
+    servers(mosquittos).into_iter().map(row).collect::<Vec<_>>().join(", ")
+}
+
 /// The gateway before them, with further lines for listener and upstream.
 #[track_caller]
 pub(crate) fn gateway(mosquittos: &[Mosquitto], listener: &str, upstream: &str) -> Tidegate {

@@ -9,11 +9,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use api::gateway::GatewayAdmin;
 use gateway::balance::{Hash, HashKind, Load, RoundRobin};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::{Broker, eventually, soon, whoever};
+use crate::harness::{Broker, Nobody, Running, addresses, device, eventually, hello, soon, whoever};
 
 /// Servers with weights, and which of them is `down`.
 const SERVERS: [(u32, bool); 5] = [(1, false), (2, false), (1, true), (5, false), (1, false)];
@@ -63,11 +64,7 @@ impl Drop for Nginx {
 
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
-fn start(folder: &Path, listen: SocketAddr, method: &str, servers: &[SocketAddr]) -> Option<Nginx> {
-    let mut list = String::new();
-    for (server, (weight, down)) in servers.iter().zip(SERVERS) {
-        let _ = writeln!(list, "server {server} weight={weight}{};", if down { " down" } else { "" });
-    }
+fn start(folder: &Path, listen: SocketAddr, method: &str, list: &str) -> Option<Nginx> {
     let folder = folder.display();
     let text = format!(
         "load_module {MODULE};\ndaemon off;\nmaster_process off;\npid {folder}/pid;\nerror_log {folder}/log;\n\
@@ -96,14 +93,22 @@ async fn ask(nginx: SocketAddr, brokers: &[Broker], key: &str) -> usize {
 
 /// An nginx with that method before these brokers, where there is one.
 async fn nginx(method: &str, brokers: &[Broker]) -> Option<(Nginx, SocketAddr, tempfile::TempDir)> {
+    let mut list = String::new();
+    for (server, (weight, down)) in addresses(brokers).iter().zip(SERVERS) {
+        let _ = writeln!(list, "server {server} weight={weight}{};", if down { " down" } else { "" });
+    }
+    nginx_to(method, &list).await
+}
+
+/// The same with that list of servers.
+async fn nginx_to(method: &str, list: &str) -> Option<(Nginx, SocketAddr, tempfile::TempDir)> {
     if !Path::new(MODULE).exists() {
         eprintln!("no nginx with its stream module here: the pinned answers must do");
         return None;
     }
-    let servers = crate::harness::addresses(brokers);
     let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let nginx = start(folder.path(), listen, method, &servers).expect("nginx can be started");
+    let nginx = start(folder.path(), listen, method, list).expect("nginx can be started");
     // It closes a connection without a PROXY header, and no server hears of it.
     eventually(|| std::net::TcpStream::connect(listen).ok()).await;
     Some((nginx, listen, folder))
@@ -117,7 +122,7 @@ async fn a_cut_over_from_nginx_moves_no_device() {
     ] {
         let brokers = Broker::fleet::<5>().await;
         let Some((_nginx, listen, _folder)) = nginx(method, &brokers).await else { return };
-        let hash = ours(kind, &crate::harness::addresses(&brokers));
+        let hash = ours(kind, &addresses(&brokers));
         for key in keys(2_000) {
             assert_eq!(choose(&hash, &key), ask(listen, &brokers, &key).await, "{kind:?} {key}");
         }
@@ -137,4 +142,41 @@ async fn turns_by_weight_are_nginxs_turns() {
     }
     let ours: Vec<_> = keys.iter().filter_map(|_| turns.next(&loads)).collect();
     assert_eq!(ours, theirs);
+}
+
+/// A whole gateway beside a whole nginx, with a dead server among the living and a backup: the same servers in the same
+/// order, from the failures that are paid for to the turns that go on without it.
+#[tokio::test]
+async fn a_gateway_with_a_dead_server_goes_where_nginx_goes() {
+    for max_fails in [1, 2, 3] {
+        let (brokers, dead) = (Broker::fleet::<4>().await, Nobody::new());
+        let weights = [3, 2, 1, 4];
+        // The dead one is the second of them.
+        let mut list: Vec<(SocketAddr, u32)> = addresses(&brokers).into_iter().zip(weights).collect();
+        list.insert(1, (dead.address, 2));
+        let (mut theirs, mut ours) = (String::new(), String::new());
+        for (address, weight) in &list {
+            let _ = writeln!(
+                theirs,
+                "server {address} weight={weight} max_fails={max_fails} fail_timeout=3600s;"
+            );
+            let _ = writeln!(
+                ours,
+                "{{ address = \"{address}\", weight = {weight}, max_fails = {max_fails}, fail_timeout = \"1h\" }},"
+            );
+        }
+        let Some((_nginx, listen, _folder)) = nginx_to("", &theirs).await else { return };
+        let running = Running::start(&format!(
+            "[gateway]\n[[gateway.listeners]]\nbind = \"127.0.0.1:0\"\nupstream = \"b\"\n\
+             [[gateway.upstreams]]\nname = \"b\"\nbalance = \"round_robin\"\nservers = [\n{ours}]\n"
+        ));
+        let (mut nginxs, mut gateways) = (Vec::new(), Vec::new());
+        for n in 0..100 {
+            nginxs.push(ask(listen, &brokers, "10.0.0.1").await);
+            let _client = device(running.address(), &hello(&format!("v{n}")).bytes()).await;
+            gateways.push(whoever(&brokers).await.0);
+        }
+        assert_eq!(gateways, nginxs, "max_fails = {max_fails}");
+        assert_eq!(running.gateway.upstreams()[0].servers[1].fails, max_fails);
+    }
 }
