@@ -1,5 +1,8 @@
 //! The `[broker]` section: its values, defaults and limits, in one place.
 
+mod access;
+mod websocket;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +11,7 @@ use mqtt::QoS;
 use mqtt::packet::{RetainHandling, SubscriptionOptions};
 use runtime::config::{IpNet, Table};
 
-mod websocket;
-
+pub use self::access::{AccessConfig, DenyAction};
 pub use crate::share::strategy::Strategy;
 pub use websocket::WebSocketConfig;
 
@@ -73,6 +75,8 @@ pub struct BrokerConfig {
     pub shared_subscription_strategy: Strategy,
     /// `shared_subscription_groups`: by ShareName, where it is another one; each name once.
     pub shared_subscription_groups: Vec<(String, Strategy)>,
+    /// Who may connect and what they may do.
+    pub access: AccessConfig,
 }
 
 /// `[[broker.listeners]]`.
@@ -107,6 +111,26 @@ impl ListenerConfig {
     /// What stands before `://` in the listener's name.
     pub(crate) fn scheme(&self) -> &'static str {
         if self.websocket.is_some() { "ws" } else { "tcp" }
+    }
+}
+
+impl BrokerConfig {
+    /// One sentence about listeners that let nobody in: no anonymous client, and there is no password file. `None`: each lets
+    /// somebody in.
+    pub fn closed_doors(&self) -> Option<String> {
+        let closed: Vec<String> = self
+            .listeners
+            .iter()
+            .filter(|listener| !listener.allow_anonymous && self.access.users.is_none())
+            .map(|listener| listener.bind.to_string())
+            .collect();
+        (!closed.is_empty()).then(|| {
+            format!(
+                "nobody can connect at {}: allow_anonymous is off, as it is beyond loopback where nothing is said, and there \
+                 is no password_file",
+                closed.join(", ")
+            )
+        })
     }
 }
 
@@ -150,6 +174,7 @@ impl Default for BrokerConfig {
             shared_subscription_available: true,
             shared_subscription_strategy: Strategy::RoundRobin,
             shared_subscription_groups: Vec::new(),
+            access: AccessConfig::default(),
         }
     }
 }
@@ -161,7 +186,6 @@ const MAX_PACKET: u64 = 268_435_460;
 pub fn read(table: &mut Table<'_>) -> BrokerConfig {
     let d = BrokerConfig::default();
     let anonymous = table.bool("allow_anonymous");
-    table.not_in_this_version("password_file");
     let listeners = if table.has("listeners") {
         let listeners = table.tables("listeners", |t, _| read_listener(t, anonymous));
         listeners.into_iter().flatten().collect()
@@ -230,6 +254,7 @@ pub fn read(table: &mut Table<'_>) -> BrokerConfig {
             .choice("shared_subscription_strategy", &Strategy::NAMES)
             .unwrap_or(d.shared_subscription_strategy),
         shared_subscription_groups: read_groups(table),
+        access: access::read(table),
     }
 }
 

@@ -37,14 +37,26 @@ impl Worker {
         let most_aliases = asked.topic_alias_maximum.unwrap_or(0).min(most_aliases);
         conn.aliases_out = Outgoing::new(most_aliases).map(Box::new);
         self.rewrite_topic_of_will(&mut connect);
-        if let Err((reason, why)) = self.judge(id, &connect) {
+        if let Err((reason, why)) = self.judge(&connect) {
             let client_id = Some(&*connect.client_id).filter(|id| !id.is_empty()).map(Arc::from);
             self.refuse(id, client_id, reason, why);
             return;
         }
+        self.authenticate(id, connect);
+    }
+
+    /// A client is who it says it is: it claims its client id, unless its will may not be.
+    pub(crate) fn admit(&mut self, id: ConnId, mut connect: Connect<'_>) {
         let assigned = connect.client_id.is_empty();
         let client_id: Arc<str> =
             if assigned { assigned_client_id().into() } else { Arc::from(&*connect.client_id) };
+        if let Some(will) = &connect.will
+            && !self.may_leave(id, &client_id, connect.username.as_deref(), will)
+        {
+            let why = "the rules do not allow the topic of the will";
+            self.refuse(id, Some(client_id), ReasonCode::NotAuthorized, why);
+            return;
+        }
         let expiry = self.expiry_of(&connect);
         let server_keep_alive = self.server_keep_alive(&connect);
         connect.keep_alive = server_keep_alive.unwrap_or(connect.keep_alive);
@@ -77,8 +89,7 @@ impl Worker {
         }
     }
 
-    fn judge(&self, id: ConnId, connect: &Connect<'_>) -> Result<(), (ReasonCode, &'static str)> {
-        let Some(conn) = self.conn(id) else { return Ok(()) };
+    fn judge(&self, connect: &Connect<'_>) -> Result<(), (ReasonCode, &'static str)> {
         if connect.client_id.is_empty() {
             if connect.version == Version::V31 {
                 return Err((ReasonCode::ClientIdentifierNotValid, "version 3.1 needs a client identifier"));
@@ -93,9 +104,6 @@ impl Worker {
         }
         if connect.properties.authentication_method.is_some() {
             return Err((ReasonCode::BadAuthenticationMethod, "no authentication method is offered"));
-        }
-        if !conn.origin.allow_anonymous {
-            return Err((ReasonCode::NotAuthorized, "this listener does not allow anonymous clients"));
         }
         if connect.version < Version::V5 && self.keep_alive_is_too_long(connect) {
             // it cannot be told to use another [MQTT-3.1.2-21]; Mosquitto answers the same
@@ -598,7 +606,9 @@ impl Worker {
     /// Another connection, `by`, claims the client id of `owner`, which is on this worker.
     pub(crate) fn release(&mut self, owner: Owner, by: Owner, new_peer: std::net::SocketAddr) {
         let id = ConnId { slot: owner.slot, generation: owner.generation };
-        let Some(conn) = self.conn_mut(id).filter(|c| !matches!(c.phase, Phase::Connect | Phase::Over))
+        let Some(conn) = self
+            .conn_mut(id)
+            .filter(|c| !matches!(c.phase, Phase::Connect | Phase::Authenticating(_) | Phase::Over))
         else {
             self.tell_released(by);
             return;

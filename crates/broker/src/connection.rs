@@ -1,6 +1,7 @@
 //! One network connection as its worker sees it: no socket, only bytes in, bytes out and a phase.
 //!
-//! LIFECYCLE: [`Phase::Connect`] (waits for CONNECT, bounded in time) → [`Phase::Claiming`] (the client id is ours as soon as
+//! LIFECYCLE: [`Phase::Connect`] (waits for CONNECT, bounded in time) → [`Phase::Authenticating`] (its password is compared, where
+//! there are passwords; bounded in time) → [`Phase::Claiming`] (the client id is ours as soon as
 //! its owner before has let go; the stored session is read, what must be remembered is written) → [`Phase::Connected`]
 //! → [`Phase::Leaving`] (the end is known; the session is written back) → [`Phase::Over`]. The slot is free when the phase is over
 //! *and* the socket is closed. `Worker::end` is the only way out.
@@ -11,9 +12,11 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
+use access::Policy;
 use mqtt::packet::Connect;
 use mqtt::{PacketId, ReasonCode, Version};
 
+use crate::authenticate::Authenticating;
 use crate::message::Message;
 use crate::registry::Owner;
 use crate::session::Session;
@@ -67,6 +70,8 @@ pub(crate) enum End {
     Shutdown,
     /// No CONNECT in time.
     ConnectTimeout,
+    /// The client did what it may not, and such clients are sent away (`deny_action`).
+    Denied,
     /// The CONNECT was refused with this reason.
     Refused(ReasonCode, &'static str),
 }
@@ -81,6 +86,7 @@ impl End {
             Self::TakenOver => Some(ReasonCode::SessionTakenOver),
             Self::Kicked => Some(ReasonCode::AdministrativeAction),
             Self::Shutdown => Some(ReasonCode::ServerShuttingDown),
+            Self::Denied => Some(ReasonCode::NotAuthorized),
         }
     }
 
@@ -95,6 +101,7 @@ impl End {
             Self::Kicked => "kicked",
             Self::Shutdown => "server_shutting_down",
             Self::ConnectTimeout => "connect_timeout",
+            Self::Denied => ReasonCode::NotAuthorized.name(),
         }
     }
 
@@ -113,9 +120,12 @@ impl End {
             Self::Shutdown => Farewell::GoingAway,
             Self::Violation { reason: ReasonCode::PacketTooLarge, .. } => Farewell::TooLarge,
             Self::Violation { .. } => Farewell::Violation,
-            Self::KeepAlive | Self::TakenOver | Self::Kicked | Self::ConnectTimeout | Self::Refused(..) => {
-                Farewell::Policy
-            }
+            Self::KeepAlive
+            | Self::TakenOver
+            | Self::Kicked
+            | Self::ConnectTimeout
+            | Self::Denied
+            | Self::Refused(..) => Farewell::Policy,
         }
     }
 
@@ -163,6 +173,7 @@ pub(crate) struct Connecting {
 /// See the module.
 pub(crate) enum Phase {
     Connect,
+    Authenticating(Box<Authenticating>),
     Claiming(Box<Connecting>),
     Connected,
     /// With what is known about the end.
@@ -223,6 +234,8 @@ pub(crate) struct Conn {
     pub(crate) session: Option<Box<Session>>,
     pub(crate) about: Option<About>,
     pub(crate) will: Option<Box<PendingWill>>,
+    /// What it may do, once it was asked for; nothing where there is no rules file.
+    pub(crate) policy: Option<Box<Policy>>,
     /// The unfinished packet at the end of what was read.
     pub(crate) tail: Vec<u8>,
     /// Encoded and not yet written; `sent` bytes of it are.
@@ -284,6 +297,7 @@ impl Conn {
             session: None,
             about: None,
             will: None,
+            policy: None,
             tail: Vec::new(),
             out: Vec::new(),
             sent: 0,

@@ -51,6 +51,16 @@ impl Worker {
                 self.close(id);
                 self.reap(id);
             }
+            Phase::Authenticating(waiting) => {
+                let client_id = waiting.client_id();
+                conn.phase = Phase::Over;
+                self.metrics.refused.inc();
+                if !matches!(end, End::Refused(..)) {
+                    self.tell_refused(id, client_id, &end);
+                }
+                self.close(id);
+                self.reap(id);
+            }
             Phase::Claiming(claiming) => {
                 // what it waits for will still arrive: it goes then
                 let client_id = Arc::clone(&claiming.client_id);

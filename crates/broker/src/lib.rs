@@ -7,6 +7,8 @@
 //! Must not know: HTTP, the gateway, which engine it has.
 
 mod admin;
+mod authenticate;
+mod authorize;
 pub mod auto_subscribe;
 pub mod config;
 mod connect;

@@ -79,6 +79,30 @@ impl Handshake {
     }
 }
 
+/// How a CONNECT that had to show who it is ended; the label `result`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Login {
+    /// Its password was right.
+    Accepted = 0,
+    /// It was not, or it gave none.
+    Refused,
+    /// Too many waited, or it took too long.
+    Busy,
+}
+
+impl Login {
+    const ALL: [Self; 3] = [Self::Accepted, Self::Refused, Self::Busy];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Refused => "refused",
+            Self::Busy => "busy",
+        }
+    }
+}
+
 /// What one worker counts. Written by its worker only.
 #[derive(Default)]
 pub(crate) struct WorkerMetrics {
@@ -96,6 +120,7 @@ pub(crate) struct WorkerMetrics {
     pub(crate) refused_requests: [Counter; Refusal::ALL.len()],
     pub(crate) topics_rewritten: Counter,
     pub(crate) topics_not_rewritten: Counter,
+    pub(crate) logins: [Counter; Login::ALL.len()],
     pub(crate) log_appends: Counter,
     pub(crate) log_messages: Counter,
     pub(crate) replayed: Counter,
@@ -108,6 +133,10 @@ pub(crate) struct WorkerMetrics {
 }
 
 impl WorkerMetrics {
+    pub(crate) fn login(&self, result: Login) {
+        self.logins[result as usize].inc();
+    }
+
     pub(crate) fn drop_message(&self, rule: Drop, count: u64) {
         self.dropped[rule as usize].add(count);
     }
@@ -166,6 +195,23 @@ static REWRITES: Desc = counter(
 );
 static EXCLUSIVE: Desc =
     gauge("tidegate_broker_exclusive_subscriptions", "Filters that one session has for itself");
+static LOGINS: Desc = counter(
+    "tidegate_broker_authentications_total",
+    "Clients that had to show who they are: accepted, refused (anonymous, unknown, wrong password), busy (no answer in time)",
+    &["result"],
+);
+static COMPARED: Desc = counter(
+    "tidegate_broker_password_comparisons_total",
+    "Passwords compared with a hash of the password file",
+    &[],
+);
+static REMEMBERED: Desc = counter(
+    "tidegate_broker_password_cache_hits_total",
+    "Passwords that were verified a short time before and not compared again",
+    &[],
+);
+static WAITING: Desc =
+    gauge("tidegate_broker_passwords_waiting", "Clients that wait for their password to be compared");
 static LOG_APPENDS: Desc =
     counter("tidegate_broker_log_frames_appended_total", "Frames appended to the log", &[]);
 static LOG_MESSAGES: Desc = counter(
@@ -238,6 +284,12 @@ impl Collect for BrokerCollector {
         out.sample(&REWRITES, &["rewritten"], sum(&|m| m.topics_rewritten.get()));
         out.sample(&REWRITES, &["unusable"], sum(&|m| m.topics_not_rewritten.get()));
         out.sample(&EXCLUSIVE, &[], shared.exclusive.len() as f64);
+        for result in Login::ALL {
+            out.sample(&LOGINS, &[result.name()], sum(&|m| m.logins[result as usize].get()));
+        }
+        out.sample(&COMPARED, &[], shared.verifier.compared() as f64);
+        out.sample(&REMEMBERED, &[], shared.verifier.remembered() as f64);
+        out.sample(&WAITING, &[], shared.verifier.waiting() as f64);
         out.sample(&LOG_APPENDS, &[], sum(&|m| m.log_appends.get()));
         out.sample(&LOG_MESSAGES, &[], sum(&|m| m.log_messages.get()));
         out.sample(&REPLAYED, &[], sum(&|m| m.replayed.get()));

@@ -60,9 +60,15 @@ impl Worker {
             self.violation(id, reason, clause, detail);
             return;
         }
-        let refused = self.judge_publish(&publish);
+        let mut refused = self.judge_publish(&publish);
+        if refused.is_none() && self.config.access.rules.is_some() && !self.may_publish(id, &publish) {
+            refused = Some(Refusal::PublishDenied);
+        }
         if let Some(rule) = refused {
             self.refused(id, &publish.topic, rule);
+            if self.sends_away(id, rule) {
+                return;
+            }
         }
         self.take(id, &publish, refused);
     }
@@ -132,7 +138,13 @@ impl Worker {
             return;
         }
         if let Some(rule) = refused {
-            self.acknowledge(id, PendingAck { why: rule.why(), ..ack(kind, packet_id, rule.reason(), 0) });
+            let v5 = self.conn(id).is_some_and(|c| c.version.is_v5());
+            let reason = match rule {
+                // acknowledged and gone, as Mosquitto and EMQX do: else nothing but the end of the connection could say no
+                Refusal::PublishDenied if !v5 => ReasonCode::Success,
+                _ => rule.reason(),
+            };
+            self.acknowledge(id, PendingAck { why: rule.why(), ..ack(kind, packet_id, reason, 0) });
             return;
         }
         if kind == AckKind::Pubrec && session.durable {

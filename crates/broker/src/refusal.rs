@@ -23,6 +23,10 @@ pub(crate) enum Refusal {
     TopicLevels,
     /// A payload that is not the UTF-8 it says it is, with `check_payload_format`.
     PayloadFormat,
+    /// PUBLISH to a topic that the rules file does not allow the client.
+    PublishDenied,
+    /// SUBSCRIBE to a filter that the rules file does not allow the client.
+    SubscribeDenied,
     /// SUBSCRIBE with what is no topic filter.
     FilterInvalid,
     /// SUBSCRIBE to a filter with more levels than `max_topic_levels`.
@@ -38,10 +42,12 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::SystemTopic,
         Self::TopicLevels,
         Self::PayloadFormat,
+        Self::PublishDenied,
+        Self::SubscribeDenied,
         Self::FilterInvalid,
         Self::FilterLevels,
         Self::Subscriptions,
@@ -56,6 +62,7 @@ impl Refusal {
             Self::SystemTopic => "system_topic",
             Self::TopicLevels => "topic_levels",
             Self::PayloadFormat => "payload_format",
+            Self::PublishDenied | Self::SubscribeDenied => "acl",
             Self::FilterInvalid => "filter_invalid",
             Self::FilterLevels => "filter_levels",
             Self::Subscriptions => "max_subscriptions",
@@ -68,7 +75,7 @@ impl Refusal {
     /// What an MQTT 5 client is told.
     pub(crate) const fn reason(self) -> ReasonCode {
         match self {
-            Self::SystemTopic => ReasonCode::NotAuthorized,
+            Self::SystemTopic | Self::PublishDenied | Self::SubscribeDenied => ReasonCode::NotAuthorized,
             Self::TopicLevels => ReasonCode::TopicNameInvalid,
             Self::PayloadFormat => ReasonCode::PayloadFormatInvalid,
             Self::FilterInvalid | Self::FilterLevels | Self::ExclusiveOff => ReasonCode::TopicFilterInvalid,
@@ -83,6 +90,8 @@ impl Refusal {
             Self::SystemTopic => "only the broker publishes below $SYS/",
             Self::TopicLevels => "the topic has too many levels",
             Self::PayloadFormat => "the payload is not UTF-8 though its format indicator says so",
+            Self::PublishDenied => "the rules do not allow this client to publish to the topic",
+            Self::SubscribeDenied => "the rules do not allow this client to subscribe to the filter",
             Self::FilterInvalid => "not a topic filter",
             Self::FilterLevels => "the topic filter has too many levels",
             Self::Subscriptions => "the session has as many subscriptions as it may have",
@@ -95,8 +104,9 @@ impl Refusal {
     /// `publish` or `subscribe`.
     pub(crate) const fn action(self) -> &'static str {
         match self {
-            Self::SystemTopic | Self::TopicLevels | Self::PayloadFormat => "publish",
-            Self::FilterInvalid
+            Self::SystemTopic | Self::TopicLevels | Self::PayloadFormat | Self::PublishDenied => "publish",
+            Self::SubscribeDenied
+            | Self::FilterInvalid
             | Self::FilterLevels
             | Self::Subscriptions
             | Self::Exclusive
@@ -118,6 +128,11 @@ impl Worker {
         }
         let Some(session) = &conn.session else { return };
         let clientid = Arc::clone(&session.client_id);
+        if matches!(rule, Refusal::PublishDenied | Refusal::SubscribeDenied) {
+            let username = conn.about.as_ref().and_then(|about| about.username.clone());
+            self.tell_denied(id, &clientid, username.as_deref(), rule.action(), topic, u64::from(count));
+            return;
+        }
         self.shared.events.emit(Event::RequestRefused {
             clientid,
             action: rule.action().into(),

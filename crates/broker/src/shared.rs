@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use access::Verifier;
 use arc_swap::ArcSwap;
 use engine::{Arrival, Engine, Guarantees, Pos};
 use runtime::events::Events;
@@ -35,6 +36,8 @@ pub(crate) enum Mail {
     Share(Vec<ShareMail>),
     /// The owner before `to` has let go.
     Released { to: Owner },
+    /// The password of a CONNECT was compared.
+    Verified { to: Owner, right: bool },
     /// The engine's answers.
     Engine(Vec<Arrival>),
     /// A question or an order of the admin interface.
@@ -55,6 +58,7 @@ pub(crate) struct Shared {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) guarantees: Guarantees,
     pub(crate) events: Events,
+    pub(crate) verifier: Verifier,
     pub(crate) router: Router,
     pub(crate) registry: Registry,
     pub(crate) store: SessionStore,
@@ -80,6 +84,7 @@ impl Shared {
         config: BrokerConfig,
         engine: Arc<dyn Engine>,
         events: Events,
+        verifier: Verifier,
         mailboxes: Vec<Sender<Mail>>,
         started_at: u64,
     ) -> Self {
@@ -90,6 +95,7 @@ impl Shared {
             config: ArcSwap::from_pointee(config),
             engine,
             events,
+            verifier,
             router: Router::new(),
             registry: Registry::new(),
             store: SessionStore::new(),

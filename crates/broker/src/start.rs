@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use access::Verifier;
 use arc_swap::ArcSwap;
 use engine::{Arrival, Engine, EngineError, Inbox, Shard};
 use net::listener::{ListenError, bind_group};
@@ -18,7 +19,7 @@ use runtime::metrics::Registry as Metrics;
 use runtime::workers::{WorkerId, Workers};
 use tokio::sync::oneshot;
 
-use crate::config::{BrokerConfig, ListenerConfig};
+use crate::config::{AccessConfig, BrokerConfig, ListenerConfig};
 use crate::driver::{Local, Rules, Serving, listen, now};
 use crate::metrics::BrokerCollector;
 use crate::recovery;
@@ -56,6 +57,9 @@ pub enum StartError {
     /// The engine does not answer.
     #[error("the engine could not be read at start: {0}")]
     Engine(#[from] EngineError),
+    /// The threads that compare passwords cannot be started.
+    #[error("the threads for passwords could not be started: {0}")]
+    Threads(#[source] std::io::Error),
     /// The workers have ended.
     #[error("the workers have stopped")]
     Stopped,
@@ -104,11 +108,14 @@ impl Broker {
         let started_at = context.clock.unix_millis();
         let (senders, receivers): (Vec<_>, Vec<_>) =
             (0..context.workers.len()).map(|_| mailbox::<Mail>(MAILBOX)).unzip();
+        let verifier =
+            Verifier::start(context.clock.clone(), config.access.limits()).map_err(StartError::Threads)?;
         let shared = Arc::new(Shared::new(
             Arc::clone(&context.node),
             config,
             Arc::clone(&context.engine),
             context.events.clone(),
+            verifier,
             senders.clone(),
             started_at,
         ));
@@ -141,6 +148,7 @@ impl Broker {
         for (listener, sockets) in groups {
             broker.serve(&listener, sockets);
         }
+        broker.tell_closed_doors();
         Ok(broker)
     }
 
@@ -165,16 +173,16 @@ impl Broker {
                 }
             });
         }
-        if !config.allow_anonymous {
-            tracing::warn!(
-                listener = &*name,
-                "nobody can connect here: allow_anonymous is off, as it is beyond loopback where nothing is said, and \
-                 passwords come with a later version"
-            );
-        }
         self.0.context.readiness.set(&format!("listener {name}"), true);
         self.0.context.events.emit(Event::ListenerStarted { listener: name, bind: addr });
         self.listeners().insert(config.bind, Bound { addr, serving });
+    }
+
+    /// Warns of listeners that let nobody in: beyond loopback that is so where nothing is said.
+    fn tell_closed_doors(&self) {
+        if let Some(closed) = self.0.shared.config.load().closed_doors() {
+            tracing::warn!("{closed}");
+        }
     }
 
     fn listeners(&self) -> std::sync::MutexGuard<'_, BTreeMap<SocketAddr, Bound>> {
@@ -243,12 +251,20 @@ impl Broker {
             });
         }
         drop(listeners);
+        if let Err(error) = self.0.shared.verifier.set(config.access.limits()) {
+            tracing::error!(%error, "fewer threads than configured compare passwords");
+        }
         let before = self.0.shared.config.swap(Arc::new(config.clone()));
-        if (BrokerConfig { listeners: Vec::new(), ..(*before).clone() })
-            != (BrokerConfig { listeners: Vec::new(), ..config.clone() })
-        {
+        let without = |config: &BrokerConfig| BrokerConfig {
+            listeners: Vec::new(),
+            access: AccessConfig::default(),
+            ..config.clone()
+        };
+        if without(&before) != without(config) {
             changes.push("broker limits are changed for what comes from now on".to_owned());
         }
+        changes.extend(config.access.changes_since(&before.access));
+        self.tell_closed_doors();
         Ok(changes)
     }
 

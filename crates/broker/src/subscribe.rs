@@ -71,13 +71,19 @@ impl Worker {
     pub(crate) fn grant(&mut self, id: ConnId, subscribe: &Subscribe<'_>, packet_id: Option<PacketId>) {
         let config = Arc::clone(&self.config);
         let shared = Arc::clone(&self.shared);
+        // what the operator subscribes a client to needs no rule
+        let allowed = packet_id.and_then(|_| self.may_subscribe(id, subscribe));
+        if self.sends_subscriber_away(id, subscribe, allowed.as_deref()) {
+            return;
+        }
         let Some(session) = self.conn(id).and_then(|c| c.session.as_ref()) else { return };
         let mut granted = Granted { packet_id, reasons: Vec::new(), why: "", wanted: Vec::new() };
         let mut refused: Vec<(&str, Refusal)> = Vec::new();
         let mut count = session.subscriptions.len();
         // places in `wanted`: a packet has room for a quarter of a million filters
         let mut places: HashMap<&str, usize> = HashMap::new();
-        for wanted in &subscribe.filters {
+        for (index, wanted) in subscribe.filters.iter().enumerate() {
+            let denied = allowed.as_ref().is_some_and(|a| a.get(index) != Some(&true));
             let options =
                 SubscriptionOptions { qos: wanted.options.qos.min(config.maximum_qos), ..wanted.options };
             let exclusive = exclusive::path(&wanted.filter);
@@ -89,6 +95,10 @@ impl Worker {
                     rule.reason()
                 }
                 Err(Judged::Reason(reason)) => reason,
+                Ok(()) if denied => {
+                    refused.push((&wanted.filter, Refusal::SubscribeDenied));
+                    Refusal::SubscribeDenied.reason()
+                }
                 Ok(()) => {
                     let place = places.get(filter).copied();
                     let new = place.is_none() && session.subscriptions.get(filter).is_none();

@@ -1,5 +1,6 @@
 //! Behaviour of the broker by clause: one worker or two, packets in, packets out, time by hand.
 
+mod access;
 mod bounds;
 mod capabilities;
 mod clauses;

@@ -250,6 +250,7 @@ impl Worker {
             Mail::Released { to } => {
                 self.released(ConnId { slot: to.slot, generation: to.generation });
             }
+            Mail::Verified { to, right } => self.verified(to, right),
             Mail::Engine(batch) => {
                 for arrival in batch {
                     self.arrival(arrival);
@@ -562,6 +563,7 @@ impl Worker {
         match conn.phase {
             // armed once, at accept: bytes that trickle in give no more time
             Phase::Connect => self.end(id, End::ConnectTimeout),
+            Phase::Authenticating(_) => self.not_verified_in_time(id),
             Phase::Connected if conn.keep_alive_ms > 0 => {
                 if congested || !conn.processes() {
                     // what it sends is not read: its silence is ours

@@ -82,6 +82,8 @@ pub(crate) struct World {
     wires: Vec<Wire>,
     next_tick: std::time::Instant,
     config: BrokerConfig,
+    /// Nobody compares passwords, until it is said otherwise.
+    pub(crate) passwords_wait: bool,
 }
 
 impl World {
@@ -93,7 +95,20 @@ impl World {
         let next_tick = clock.now() + Duration::from_secs(1);
         let rng = fastrand::Rng::with_seed(seed);
         let wires = Vec::new();
-        Self { clock, hand, rng, shared, workers, ports, mailboxes, engine, wires, next_tick, config }
+        Self {
+            clock,
+            hand,
+            rng,
+            shared,
+            workers,
+            ports,
+            mailboxes,
+            engine,
+            wires,
+            next_tick,
+            config,
+            passwords_wait: false,
+        }
     }
 
     /// Gives away the first worker, for sockets that are real.
@@ -157,7 +172,7 @@ impl World {
             peer: SocketAddr::from(([127, 0, 0, 1], port)),
             via: None,
             listener: "tcp://sim".into(),
-            allow_anonymous: true,
+            allow_anonymous: self.config.listeners.first().is_none_or(|l| l.allow_anonymous),
         };
         self.workers[worker].now = now;
         let id = self.workers[worker].open(origin);
@@ -402,6 +417,7 @@ impl World {
             self.turn(worker);
         }
         self.engine.step();
+        self.shared.verifier.compare_one();
     }
 
     /// Everything moves until nothing does. Time stands still.
@@ -419,6 +435,7 @@ impl World {
                 moved |= self.workers[worker].is_searching();
             }
             moved |= self.engine.settle();
+            moved |= !self.passwords_wait && self.shared.verifier.compare_one();
             if !moved {
                 return;
             }
@@ -439,8 +456,12 @@ fn start(clock: &Clock, engine: &Arc<SimEngine>, workers: usize, config: &Broker
     let events = Events::new(clock.clone(), 4_096);
     let now = Now { instant: clock.now(), unix_ms: clock.unix_millis() };
     let dyn_engine = Arc::clone(engine) as Arc<dyn Engine>;
-    let shared =
-        Arc::new(Shared::new("sim".into(), config.clone(), dyn_engine, events, senders.clone(), now.unix_ms));
+    // no threads: the world compares passwords itself
+    let limits = access::Limits { threads: 0, ..config.access.verifier };
+    let verifier = access::Verifier::start(clock.clone(), limits).unwrap();
+    let boxes = senders.clone();
+    let shared = Shared::new("sim".into(), config.clone(), dyn_engine, events, verifier, boxes, now.unix_ms);
+    let shared = Arc::new(shared);
     engine.next_port_is_control();
     let recovered = recovery::recover(&shared, now.unix_ms).unwrap();
     let (mut out, mut ports) = (Vec::new(), Vec::new());

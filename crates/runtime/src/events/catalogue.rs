@@ -123,6 +123,22 @@ pub enum Event {
         /// For people.
         detail: Text,
     },
+    /// The rules file did not allow a client what it asked for. Told at a client's first and then whenever their number has
+    /// doubled: a flood of denials is no flood of events.
+    AccessDenied {
+        /// The client identifier.
+        clientid: Text,
+        /// The user name of its CONNECT.
+        username: Option<Text>,
+        /// The device's address.
+        peer: SocketAddr,
+        /// What it asked for: `publish`, `subscribe` or `will`.
+        action: Text,
+        /// The topic or filter.
+        topic: Text,
+        /// How often this connection was denied something so far.
+        count: u64,
+    },
     /// The gateway paired a client with a server.
     GatewayConnected {
         /// The client identifier of the CONNECT; empty when the device leaves it to the server.
@@ -247,6 +263,8 @@ pub enum EventType {
     RequestRefused,
     /// [`Event::ProtocolViolation`]
     ProtocolViolation,
+    /// [`Event::AccessDenied`]
+    AccessDenied,
     /// [`Event::GatewayConnected`]
     GatewayConnected,
     /// [`Event::GatewayDisconnected`]
@@ -271,7 +289,7 @@ pub enum EventType {
 
 impl EventType {
     /// Every type, in the order of the discriminants.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::ClientConnected,
         Self::ClientDisconnected,
         Self::ClientRefused,
@@ -280,6 +298,7 @@ impl EventType {
         Self::MessageDropped,
         Self::RequestRefused,
         Self::ProtocolViolation,
+        Self::AccessDenied,
         Self::GatewayConnected,
         Self::GatewayDisconnected,
         Self::GatewayRefused,
@@ -303,6 +322,7 @@ impl EventType {
             Self::MessageDropped => "message_dropped",
             Self::RequestRefused => "request_refused",
             Self::ProtocolViolation => "protocol_violation",
+            Self::AccessDenied => "access_denied",
             Self::GatewayConnected => "gateway_connected",
             Self::GatewayDisconnected => "gateway_disconnected",
             Self::GatewayRefused => "gateway_refused",
@@ -329,6 +349,7 @@ impl Event {
             Self::MessageDropped { .. } => EventType::MessageDropped,
             Self::RequestRefused { .. } => EventType::RequestRefused,
             Self::ProtocolViolation { .. } => EventType::ProtocolViolation,
+            Self::AccessDenied { .. } => EventType::AccessDenied,
             Self::GatewayConnected { .. } => EventType::GatewayConnected,
             Self::GatewayDisconnected { .. } => EventType::GatewayDisconnected,
             Self::GatewayRefused { .. } => EventType::GatewayRefused,
@@ -365,6 +386,11 @@ impl Event {
                 cut(clientid);
                 cut(topic);
             }
+            Self::AccessDenied { clientid, username, topic, .. } => {
+                cut(clientid);
+                username.iter_mut().for_each(cut);
+                cut(topic);
+            }
             Self::GatewayRefused { .. }
             | Self::UpstreamFailed { .. }
             | Self::ServerStateChanged { .. }
@@ -384,6 +410,7 @@ impl Event {
             | Self::SessionTakenOver { clientid, .. }
             | Self::SessionExpired { clientid }
             | Self::RequestRefused { clientid, .. }
+            | Self::AccessDenied { clientid, .. }
             | Self::GatewayConnected { clientid, .. }
             | Self::GatewayDisconnected { clientid, .. } => Some(clientid),
             Self::ClientRefused { clientid, .. }

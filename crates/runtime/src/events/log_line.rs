@@ -24,6 +24,7 @@ pub(super) fn write(event: &Event) {
         | Event::SessionExpired { .. }
         | Event::MessageDropped { .. }
         | Event::RequestRefused { .. }
+        | Event::AccessDenied { .. }
         | Event::ProtocolViolation { .. } => client(event),
         Event::GatewayConnected { .. }
         | Event::GatewayDisconnected { .. }
@@ -72,6 +73,10 @@ fn client(event: &Event) {
         Event::RequestRefused { clientid, action, topic, reason, detail, count } => {
             warn!(target: BROKER, clientid = &**clientid, %action, topic = &**topic, %reason, detail = &**detail, count,
                 "request refused");
+        }
+        Event::AccessDenied { clientid, username, peer, action, topic, count } => {
+            let username = username.as_deref();
+            warn!(target: BROKER, clientid = &**clientid, username, %peer, %action, topic = &**topic, count, "access denied");
         }
         Event::ProtocolViolation { clientid, peer, reason, clause, detail } => {
             let (clientid, clause) = (clientid.as_deref(), clause.as_deref());

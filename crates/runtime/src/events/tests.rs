@@ -57,6 +57,14 @@ fn one_of_each() -> Vec<Event> {
             clause: Some(text("MQTT-3.1.2-3")),
             detail: text("the reserved flag is set"),
         },
+        Event::AccessDenied {
+            clientid: clientid.clone(),
+            username: username.clone(),
+            peer: peer(),
+            action: text("publish"),
+            topic: text("a/b"),
+            count: 1,
+        },
         Event::GatewayConnected {
             clientid: clientid.clone(),
             username,
@@ -262,6 +270,10 @@ fn long_texts_of_peers_are_cut_at_a_character() {
             | Event::GatewayConnected { clientid, username, .. } => {
                 (*clientid, *username) = (Text::clone(&long), Some(Text::clone(&long)));
             }
+            Event::AccessDenied { clientid, username, topic, .. } => {
+                (*clientid, *username) = (Text::clone(&long), Some(Text::clone(&long)));
+                *topic = Text::clone(&long);
+            }
             Event::MessageDropped { clientid, topic, .. } => {
                 (*clientid, *topic) = (Some(Text::clone(&long)), Text::clone(&long));
             }
@@ -278,7 +290,7 @@ fn long_texts_of_peers_are_cut_at_a_character() {
         let kept = events.recent(|_| true, 1).remove(0);
         let id = kept.event.clientid().unwrap();
         assert!(id.len() <= MAX_TEXT && id.starts_with("ää") && id.ends_with("ä…"), "{}", id.len());
-        assert!(serde_json::to_string(&kept).unwrap().len() < 2 * MAX_TEXT + 512);
+        assert!(serde_json::to_string(&kept).unwrap().len() < 3 * MAX_TEXT + 512);
     }
-    assert_eq!(events.last_seq(), 9);
+    assert_eq!(events.last_seq(), 10);
 }
