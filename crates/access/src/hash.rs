@@ -170,7 +170,8 @@ impl PasswordHash {
     /// # Errors
     /// The system gives no random bytes, or `iterations` is out of its range.
     pub fn new(algorithm: Algorithm, password: &[u8]) -> std::io::Result<Self> {
-        let mut salt = [0; 16];
+        // 96 bits: what Mosquitto takes, which refuses salts of another length
+        let mut salt = [0; 12];
         getrandom::fill(&mut salt).map_err(|error| std::io::Error::other(error.to_string()))?;
         let (method, length) = match algorithm {
             Algorithm::Argon2id => {

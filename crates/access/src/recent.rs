@@ -137,7 +137,7 @@ mod tests {
         let of = recent.proof("name", &one, b"password");
         assert_eq!(of, recent.proof("name", &one, b"password"));
         for other in [
-            recent.proof("nam", &one, b"epassword"),
+            recent.proof("na", &one, b"mepassword"),
             recent.proof("name", &two, b"password"),
             recent.proof("name", &one, b"Password"),
             Recent::new(4, [2; 32]).proof("name", &one, b"password"),

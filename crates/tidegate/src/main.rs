@@ -67,7 +67,10 @@ fn main() -> ExitCode {
 #[allow(clippy::print_stdout)] // the answer of this command
 fn check(file: &std::path::Path) -> ExitCode {
     match config::load(Some(file)) {
-        Ok(_) => {
+        Ok(config) => {
+            if let Some(closed) = config.broker.and_then(|broker| broker.closed_doors()) {
+                println!("{}: warning: {closed}", file.display());
+            }
             println!("{}: ok", file.display());
             ExitCode::SUCCESS
         }

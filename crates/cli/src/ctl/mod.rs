@@ -6,6 +6,7 @@
 mod events;
 mod rows;
 mod table;
+mod users;
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ use serde_json::{Value, json};
 
 use self::rows::{ServerOf, fields};
 use self::table::{Row, Table, printable, write_fields};
+pub use self::users::UsersVerb;
 
 /// Look at a running process and steer it, through its REST API
 #[derive(Clone, Debug, clap::Args)]
@@ -55,6 +57,9 @@ pub enum Noun {
     /// What happened
     #[command(subcommand)]
     Events(EventsVerb),
+    /// Users of password files
+    #[command(subcommand)]
+    Users(UsersVerb),
     /// The configuration
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -247,6 +252,9 @@ enum Failure {
     /// What was asked for is not there.
     #[error("there is no {what} {}", quoted(.name))]
     Absent { what: &'static str, name: String },
+    /// No password, or no random bytes for its salt.
+    #[error("cannot take the password: {0}")]
+    Password(#[source] io::Error),
     /// The answer cannot be written.
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
@@ -280,8 +288,13 @@ struct Screen<W: Write> {
 }
 
 fn execute<W: Write>(args: &Args, screen: &mut Screen<W>) -> Result<(), Failure> {
+    if let Noun::Users(verb) = &args.noun {
+        // needs no running process
+        return users::run(verb, screen);
+    }
     let client = RestClient::new(&args.api)?;
     match &args.noun {
+        Noun::Users(_) => Ok(()),
         Noun::Clients(verb) => clients(&client, verb, screen),
         Noun::Connections(verb) => connections(&client, verb, screen),
         Noun::Upstreams(verb) => upstreams(&client, verb, screen),

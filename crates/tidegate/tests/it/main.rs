@@ -2,6 +2,7 @@
 //!
 //! `cargo nextest run -p tidegate --test it` runs all of them, each in a process of its own.
 
+mod access;
 mod admin;
 mod bad_input;
 mod bench;
