@@ -1,8 +1,9 @@
-//! Command line tools that talk to brokers and to the REST API: pub, sub, bench, ctl.
+//! Command line tools that talk to brokers and to the REST API: pub, sub, bench, simulate, ctl.
 
 pub mod bench;
 mod connection;
 pub mod ctl;
 mod properties;
 pub mod publish;
+pub mod simulate;
 pub mod subscribe;

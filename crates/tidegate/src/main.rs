@@ -44,6 +44,8 @@ enum Command {
     Sub(cli::subscribe::Args),
     /// Put load on a broker or a gateway of any make, and measure
     Bench(cli::bench::Args),
+    /// Drive a fleet of vehicles from a scenario: they publish, obey, lose the network and come back
+    Simulate(cli::simulate::Args),
     /// Look at a running process and steer it, through its REST API
     Ctl(cli::ctl::Args),
     Import(import::Args),
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Some(Command::Pub(args)) => cli::publish::run(args),
         Some(Command::Sub(args)) => cli::subscribe::run(args),
         Some(Command::Bench(args)) => cli::bench::run(&args),
+        Some(Command::Simulate(args)) => cli::simulate::run(&args),
         Some(Command::Ctl(args)) => cli::ctl::run(&args),
         Some(Command::Import(args)) => import::run(&args),
     }

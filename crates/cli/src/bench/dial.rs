@@ -16,7 +16,7 @@ use super::wire::Wire;
 const PATIENCE: u64 = 20_000_000_000;
 
 /// A stable name for what the network said.
-pub(super) fn reason(error: &io::Error) -> String {
+pub(crate) fn reason(error: &io::Error) -> String {
     use io::ErrorKind::{
         AddrNotAvailable, ConnectionRefused, ConnectionReset, HostUnreachable, InvalidData,
         NetworkUnreachable, TimedOut,

@@ -9,23 +9,23 @@
 //!
 //! Both ends of each message are in this process, so that one clock measures both.
 
-mod args;
-mod dial;
+pub(crate) mod args;
+pub(crate) mod dial;
 mod flow;
 mod generator;
 pub(crate) mod latency;
-mod outcome;
+pub(crate) mod outcome;
 mod plan;
 pub(crate) mod progress;
-mod report;
-mod run;
+pub(crate) mod report;
+pub(crate) mod run;
 mod schedule;
-mod sequence;
+pub(crate) mod sequence;
 mod shared;
 mod stamp;
 mod stickiness;
 mod sticky;
-mod target;
+pub(crate) mod target;
 mod timer;
 mod traffic;
 mod wire;

@@ -341,12 +341,12 @@ impl GeneratorReport {
     }
 }
 
-pub(super) fn row(out: &mut String, name: &str, text: &str) {
+pub(crate) fn row(out: &mut String, name: &str, text: &str) {
     let _ = writeln!(out, "{name:<10} {text}");
 }
 
 /// Counts by reason, if there are any.
-pub(super) fn reasons(out: &mut String, name: &str, reasons: &Reasons) {
+pub(crate) fn reasons(out: &mut String, name: &str, reasons: &Reasons) {
     if !reasons.is_empty() {
         let all: u64 = reasons.values().sum();
         let each: Vec<_> =
@@ -356,7 +356,7 @@ pub(super) fn reasons(out: &mut String, name: &str, reasons: &Reasons) {
 }
 
 /// A table of times.
-pub(super) fn percentiles(out: &mut String, times: &[(&str, Option<Percentiles>)]) {
+pub(crate) fn percentiles(out: &mut String, times: &[(&str, Option<Percentiles>)]) {
     if times.iter().all(|(_, times)| times.is_none()) {
         return;
     }
@@ -377,7 +377,7 @@ pub(super) fn percentiles(out: &mut String, times: &[(&str, Option<Percentiles>)
 }
 
 /// `1234567` as `1,234,567`.
-pub(super) fn grouped(value: u64) -> String {
+pub(crate) fn grouped(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
@@ -390,12 +390,12 @@ pub(super) fn grouped(value: u64) -> String {
 }
 
 /// Whole, and with groups, where a fraction would not matter.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if value >= 100.0 { grouped(value.round() as u64) } else { format!("{value:.1}") }
 }
 
 /// Three digits behind the point.
-pub(super) fn rounded(value: f64) -> f64 {
+pub(crate) fn rounded(value: f64) -> f64 {
     (value * 1_000.0).round() / 1_000.0
 }
 

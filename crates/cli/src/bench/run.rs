@@ -290,7 +290,7 @@ fn clients_of(thread: usize, threads: usize, traffic: Option<&Traffic>, clients:
 }
 
 /// One descriptor for each client: the limit is raised as far as it may be.
-fn raise_descriptors(clients: u64) -> Result<(), String> {
+pub(crate) fn raise_descriptors(clients: u64) -> Result<(), String> {
     let needed = clients + OTHER_DESCRIPTORS;
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= needed) {

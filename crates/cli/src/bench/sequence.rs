@@ -8,7 +8,7 @@ const GAPS: usize = 1_024;
 
 /// What one number means for the numbers before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Arrival {
+pub(crate) enum Arrival {
     /// New, and above all before it.
     InOrder,
     /// New, but a higher one came first.
@@ -19,7 +19,7 @@ pub(super) enum Arrival {
 
 /// The messages of one publisher at one subscriber, who should get all of them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sequence {
+pub(crate) struct Sequence {
     /// One above the highest that came.
     next: u64,
     /// How many different numbers came.
@@ -30,7 +30,7 @@ pub(super) struct Sequence {
 
 impl Sequence {
     /// A number came.
-    pub(super) fn arrived(&mut self, number: u64) -> Arrival {
+    pub(crate) fn arrived(&mut self, number: u64) -> Arrival {
         if number >= self.next {
             if number > self.next {
                 if self.gaps.len() == GAPS {
@@ -53,7 +53,7 @@ impl Sequence {
     }
 
     /// How many different numbers came.
-    pub(super) fn distinct(&self) -> u64 {
+    pub(crate) fn distinct(&self) -> u64 {
         self.distinct
     }
 }
@@ -71,7 +71,7 @@ const HIGHEST: u64 = 64 << 20;
 
 impl Share {
     /// A number came; `false` if it came before.
-    pub(super) fn arrived(&mut self, number: u64) -> bool {
+    pub(crate) fn arrived(&mut self, number: u64) -> bool {
         if number < HIGHEST {
             let (word, bit) = ((number / 64) as usize, 1_u64 << (number % 64));
             if word >= self.bits.len() {
@@ -103,7 +103,7 @@ impl Share {
     }
 
     /// How many different numbers came.
-    pub(super) fn distinct(&self) -> u64 {
+    pub(crate) fn distinct(&self) -> u64 {
         self.distinct
     }
 }

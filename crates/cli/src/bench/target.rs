@@ -130,7 +130,7 @@ impl TargetArgs {
 const TRY: Duration = Duration::from_secs(3);
 
 /// The address of `host:port`. Where a name has several, the first that accepts a connection; every client then uses it.
-pub(super) fn address(name: &str) -> Result<SocketAddr, String> {
+pub(crate) fn address(name: &str) -> Result<SocketAddr, String> {
     let all: Vec<SocketAddr> = name.to_socket_addrs().map_err(|error| format!("{name}: {error}"))?.collect();
     match all.as_slice() {
         [] => Err(format!("{name}: the name has no address")),

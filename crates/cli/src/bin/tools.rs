@@ -1,4 +1,4 @@
-//! `pub`, `sub` and `bench` as a program of their own, for this crate's tests: cargo builds it before them. Users get them from
+//! `pub`, `sub`, `bench` and `simulate` as a program of their own, for this crate's tests: cargo builds it before them. Users get them from
 //! `tidegate`.
 
 use std::process::ExitCode;
@@ -12,6 +12,7 @@ enum Tool {
     #[command(name = "sub")]
     Subscribe(cli::subscribe::Args),
     Bench(cli::bench::Args),
+    Simulate(cli::simulate::Args),
 }
 
 fn main() -> ExitCode {
@@ -19,5 +20,6 @@ fn main() -> ExitCode {
         Tool::Publish(args) => cli::publish::run(args),
         Tool::Subscribe(args) => cli::subscribe::run(args),
         Tool::Bench(args) => cli::bench::run(&args),
+        Tool::Simulate(args) => cli::simulate::run(&args),
     }
 }

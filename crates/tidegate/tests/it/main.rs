@@ -24,5 +24,6 @@ mod lifecycle;
 mod publish_and_subscribe;
 mod reload;
 mod second_signal;
+mod simulate;
 mod walkthrough;
 mod websocket;
