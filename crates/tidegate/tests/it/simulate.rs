@@ -51,11 +51,23 @@ outage_min = "100ms"
 outage_max = "600ms"
 "#;
 
+/// Vehicles alone: where servers share nothing, commands would not find them.
+const ROAMING: &str = r#"
+seed = 12
+duration = "3s"
+[[groups]]
+count = 8
+[groups.network]
+mean_time_between_losses = "500ms"
+outage_min = "50ms"
+outage_max = "300ms"
+"#;
+
 #[track_caller]
-fn simulate(to: SocketAddr) -> Value {
+fn simulate(to: SocketAddr, scenario: &str) -> Value {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("fleet.toml");
-    std::fs::write(&file, SCENARIO).expect("the file is written");
+    std::fs::write(&file, scenario).expect("the file is written");
     let (file, to) = (file.to_str().expect("text"), to.to_string());
     let output = run(&mut tidegate(&["simulate", file, "--server", &to, "--json", "--quiet"]));
     let (out, err) = (text(&output.stdout), text(&output.stderr));
@@ -89,21 +101,27 @@ fn the_fleet_comes_back(document: &Value) {
 #[test]
 fn a_fleet_finds_its_sessions_at_our_broker() {
     let broker = Tidegate::broker("node1");
-    the_fleet_comes_back(&simulate(broker.mqtt()));
+    the_fleet_comes_back(&simulate(broker.mqtt(), SCENARIO));
     // It takes its sessions with it.
     assert!(broker.client("car-1").is_none() && broker.client("trucks-1").is_none());
 }
 
 #[test]
 fn a_fleet_finds_its_sessions_at_mosquitto() {
-    the_fleet_comes_back(&simulate(Mosquitto::start().mqtt()));
+    the_fleet_comes_back(&simulate(Mosquitto::start().mqtt(), SCENARIO));
 }
 
 #[test]
-fn a_fleet_that_roams_needs_a_sticky_gateway_to_find_its_sessions() {
-    let mosquittos = mosquittos(1);
-    let gateway = gateway(&mosquittos, "", "balance = \"client_id\"");
-    the_fleet_comes_back(&simulate(gateway.gate()));
+fn a_fleet_that_roams_finds_its_sessions_behind_a_sticky_gateway_only() {
+    for (balance, all) in [("client_id", true), ("round_robin", false)] {
+        let mosquittos = mosquittos(2);
+        let gateway = gateway(&mosquittos, "", &format!("balance = \"{balance}\""));
+        let document = simulate(gateway.gate(), ROAMING);
+        let sessions = &document["groups"][0]["sessions"];
+        assert!(sessions["asked"].as_u64() >= Some(8), "{document:#}");
+        assert_eq!(sessions["share"] == 1.0, all, "{document:#}");
+        assert_eq!(document["notes"].as_array().unwrap().is_empty(), all, "{document:#}");
+    }
 }
 
 #[test]
