@@ -271,7 +271,7 @@ fn table(report: &StickyReport) -> String {
         row(out, "server", &format!("{:<24} {:>8} clients", server.server, grouped(server.clients)));
     }
     row(out, "spread", &format!("max/mean {:.2} (chance allows {:.2})", report.max_over_mean, report.chance));
-    let share = report.share.map_or("-".to_owned(), |share| format!("{share:.4}"));
+    let share = report.share.map_or_else(|| "-".to_owned(), |share| format!("{share:.4}"));
     let (same, returns) = (grouped(report.same), grouped(report.returns));
     row(out, "sticky", &format!("{share}: {same} of {returns} returns to the same server"));
     for moved in report.moved.iter().take(NAMED) {

@@ -218,7 +218,8 @@ fn commands(table: &mut Table<'_>) -> Option<Commands> {
 fn network(table: &mut Table<'_>) -> Network {
     let mean_time = table.duration("mean_time_between_losses", Duration::from_millis(100)..=DAY);
     let shortest = table.duration("outage_min", Duration::ZERO..=HOUR).unwrap_or(SECOND);
-    let longest = table.duration("outage_max", Duration::ZERO..=HOUR).unwrap_or(shortest.max(SECOND * 10));
+    let longest =
+        table.duration("outage_max", Duration::ZERO..=HOUR).unwrap_or_else(|| shortest.max(SECOND * 10));
     if shortest > longest {
         table.problem("outage_min", "at most outage_max");
     }
@@ -378,7 +379,7 @@ mod tests {
                     session_expiry = \"1 hour\"\n\
                     [[groups.telemetry]]\n\
                     topic = \"a/#\"\n\
-                    payload = \"${spead}\"\n\
+                    payload = \"${velocity}\"\n\
                     interval = \"1s\"\n\
                     jitter = \"2s\"\n\
                     [groups.network]\n\

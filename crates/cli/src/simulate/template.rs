@@ -225,7 +225,7 @@ mod tests {
         for text in ["${", "$", "$n", "${nn}", "${random:2:1}", "${random:a:b}", "${random:1}", "a${n"] {
             assert!(Template::parse(text).is_err(), "{text}");
         }
-        assert!(Template::parse("${speeed}").unwrap_err().contains("speed, heading"));
+        assert!(Template::parse("${velocity}").unwrap_err().contains("speed, heading"));
     }
 
     #[test]

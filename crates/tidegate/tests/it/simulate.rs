@@ -84,7 +84,8 @@ fn the_fleet_comes_back(document: &Value) {
         let group = &document["groups"][group];
         let number = |path: &str| group.pointer(path).and_then(Value::as_u64);
         assert_eq!(number("/connected"), Some(vehicles), "{document:#}");
-        let losses: u64 = group["losses"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
+        let losses: u64 =
+            group["losses"].as_object().expect("counts").values().filter_map(Value::as_u64).sum();
         assert!(losses >= vehicles && number("/connections") >= Some(vehicles + losses), "{document:#}");
         assert_eq!(group["sessions"]["share"], 1.0, "{document:#}");
         assert!(number("/commands/sent") >= Some(vehicles), "{document:#}");
