@@ -48,6 +48,8 @@ const LINGER_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 * 1024;
 /// Who stands first in a queue looks this often by itself.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The others look this often whether they stand first.
+const STEP_EVERY: Duration = Duration::from_secs(10);
 
 /// A listener on all workers. A reload that keeps its address changes its policy only.
 pub(crate) struct Listener {
@@ -371,18 +373,20 @@ async fn dispatch(
     let mut looking = Duration::ZERO;
     while tried.len() < upstream.config.tries {
         let search = Search { worker, listener, policy, device, plan: &plan, tried: &tried };
-        let began = worker.clock.now();
+        let mut began = worker.clock.now();
         let (index, chosen_by, slot) = match search.look(began) {
             Looked::Found(index, chosen_by, slot) => (index, chosen_by, slot),
             Looked::Nobody => break,
             Looked::Full if upstream.config.queue == 0 => return Err(Refusal::ServersFull),
             // boxed: few connections wait, and every connection on its way would carry this future
             Looked::Full => match Box::pin(search.wait()).await? {
-                Some(found) => found,
+                Some(found) => {
+                    began = worker.clock.now();
+                    found
+                }
                 None => return Ok(None),
             },
         };
-        let began = worker.clock.now();
         let outcome = open(upstream, &slot.server, device, id).await;
         let now = worker.clock.now();
         let took = now.saturating_duration_since(began);
@@ -461,7 +465,8 @@ impl Search<'_> {
                 return Ok(None);
             }
             let now = self.worker.clock.now();
-            if ticket.may_look() {
+            let first = ticket.may_look();
+            if first {
                 match self.choose(now) {
                     Looked::Found(index, why, slot) => {
                         ticket.served();
@@ -475,7 +480,7 @@ impl Search<'_> {
             if now >= deadline {
                 return Err(Refusal::QueueTimeout);
             }
-            let next_look = deadline.min(now + LOOK_EVERY);
+            let next_look = deadline.min(now + if first { LOOK_EVERY } else { STEP_EVERY });
             tokio::select! {
                 () = ticket.called() => {}
                 () = tokio::time::sleep_until(next_look.into()) => {}

@@ -127,7 +127,9 @@ pub struct UpstreamConfig {
     /// The hash, for the balancings and rules that need one.
     pub hash: HashKind,
     /// Consistent hashing with bounded loads: no server gets more than this times its fair share of the connections,
-    /// and a device whose server has that many goes to the next one. `None`: the hash alone decides.
+    /// and a device whose server has that many goes to the next one. `None`: the hash alone decides. Such a device is
+    /// away from home until it connects again, and gateways that count other connections may send it elsewhere: the
+    /// smaller the factor, the less sticky. Pins win over the bound.
     pub hash_balance_factor: Option<f64>,
     /// The PROXY header sent to its servers.
     pub proxy_protocol: ProxyOut,

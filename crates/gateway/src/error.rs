@@ -133,6 +133,7 @@ impl Refusal {
         matches!(
             self,
             Self::MaxConnections
+                | Self::ConnectionRate
                 | Self::AccessDenied
                 | Self::AddressLimit
                 | Self::ServersFull

@@ -5,6 +5,8 @@
 //! of the upstream, and for a connection without a key the listener's rule. Nothing falls back in silence: a
 //! connection without a key carries its [`NoKey`] to the counters and the log.
 //!
+//! A pin holds for a server that can take the connection, a backup too; where it can't, the balancing decides.
+//!
 //! The servers stand in ranks. Those that are no backup come first; then backups. If none of either can take the
 //! connection but one could if it had room, the connection may wait. If every one that is not tried yet has failed
 //! lately, they are tried all the same, each once before its time, backups last: a device is better served by an attempt

@@ -211,3 +211,26 @@ async fn an_address_gets_its_connections_and_a_place_back_for_each_that_ends() {
     let _again = device_from("127.0.2.1", running.address(), &hello("v2").bytes()).await;
     soon(broker.accept()).await;
 }
+
+/// Three hundred devices and two places, on two workers: whoever ends calls the next one, and nobody is forgotten.
+#[tokio::test]
+async fn a_long_line_is_served_to_its_end() {
+    let broker = Broker::start().await;
+    let running = Running::start(&limited(2, "queue = 500", &[broker.address]));
+    let mut clients = Vec::new();
+    for n in 0..300 {
+        clients.push(device(running.address(), &hello(&format!("v{n}")).bytes()).await);
+    }
+    waiting(&running, 298).await;
+    for n in 0..300 {
+        let server = broker.accept().await;
+        assert!(running.gateway.upstreams()[0].servers[0].connections <= 2, "{n}");
+        // A reset: an end would be half of one, and the gateway would wait for the device's.
+        socket2::SockRef::from(&server).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    }
+    waiting(&running, 0).await;
+    eventually(|| (running.gateway.upstreams()[0].servers[0].connections == 0).then_some(())).await;
+    // Some were reset before they had said their first bytes.
+    let row = running.gateway.upstreams().remove(0).servers.remove(0);
+    assert_eq!(row.connections_total + row.fails, 300, "{row:?}");
+}

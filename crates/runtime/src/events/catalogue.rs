@@ -177,7 +177,8 @@ pub enum Event {
         /// Why, as a word: `client_closed`, `server_closed`, `idle_timeout` ...
         reason: Text,
     },
-    /// The gateway closed a connection before it had a server.
+    /// The gateway closed a connection before it had a server. What can come in floods (an access list, a limit) is told once
+    /// in a second for each listener and reason; the metrics count all.
     GatewayRefused {
         /// The device's address.
         peer: SocketAddr,
@@ -201,9 +202,9 @@ pub enum Event {
         upstream: Text,
         /// The server's name.
         server: Text,
-        /// The state before: `up` or `draining`.
+        /// The state before: `up`, `unavailable` or `draining`.
         from: Text,
-        /// The state now: `up`, `draining` or `removed`.
+        /// The state now: `up`, `unavailable` (connections to it failed), `draining` or `removed`.
         to: Text,
     },
     /// A listener accepts connections.

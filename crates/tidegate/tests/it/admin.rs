@@ -39,6 +39,7 @@ const ROUTES: &[(&str, &str, &str, u16)] = &[
     ("GET", "/api/v1/nodes", "/api/v1/nodes", 200),
     ("GET", "/api/v1/gateway/connections", "/api/v1/gateway/connections?server=mq1", 200),
     ("GET", "/api/v1/gateway/connections/{clientid}", "/api/v1/gateway/connections/a%2Fb", 200),
+    ("GET", "/api/v1/gateway/listeners", "/api/v1/gateway/listeners", 200),
     ("GET", "/api/v1/upstreams", "/api/v1/upstreams", 200),
     (
         "POST",
