@@ -1,11 +1,11 @@
-//! Brings what the tests need from outside: programs from Debian, packages from PyPI into `target/venv`.
+//! Brings what the tests need from outside: programs from Debian, packages from PyPI and npm into `target/venv`.
 //!
 //! It installs only what is missing and starts no service. A machine where it may not install is told, in one
 //! sentence, what to install.
 
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -19,6 +19,8 @@ const DEBIAN: &[(&[&str], &str)] = &[
     (&["/usr/sbin/nginx"], "nginx"),
     (&["/usr/lib/nginx/modules/ngx_stream_module.so"], "libnginx-mod-stream"),
     (&["/usr/sbin/haproxy"], "haproxy"),
+    (&["/usr/bin/node", "/usr/local/bin/node"], "nodejs"),
+    (&["/usr/bin/npm", "/usr/local/bin/npm"], "npm"),
 ];
 
 /// Asked before a package's service is started; 101 means "don't".
@@ -28,13 +30,19 @@ const NO_SERVICES: &str = "#!/bin/sh\n# Written by `cargo xtask test` while it i
 /// What the tests take from PyPI, pinned by version and content.
 const REQUIREMENTS: &str = "xtask/requirements.txt";
 
+/// What they take from npm, pinned the same way: `package.json` and its lock file.
+const NPM_PACKAGES: &str = "crates/tidegate/tests/js";
+/// In `target/venv/bin`, beside our Python: Node.js that finds these packages.
+const NODE: &str = "node-with-mqtt";
+
 /// The step `setup`.
 pub(super) fn run(workspace: &Workspace) -> Result<String, String> {
     let missing = missing_packages(|file| Path::new(file).exists(), has_venv());
     if !missing.is_empty() {
         install_from_debian(&missing)?;
     }
-    let fresh = install_from_pypi(workspace)?;
+    let mut fresh = install_from_pypi(workspace)?;
+    fresh |= install_from_npm(workspace)?;
     let said = |what: &[&str]| format!("installed {}", what.join(", "));
     match (missing.as_slice(), fresh) {
         ([], false) => Ok("all there".to_owned()),
@@ -147,12 +155,46 @@ fn install_from_pypi(workspace: &Workspace) -> Result<bool, String> {
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(false);
     }
+    // Several trees may share one: it is made anew where it lies, not through a link, which Python empties and then refuses.
+    let venv = fs::canonicalize(&venv).unwrap_or(venv);
     command::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
     let mut pip = Command::new(venv.join("bin/python"));
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]);
     command::run(pip.args(["--only-binary=:all:", "-r"]).arg(&requirements))?;
     // Written last: an installation that was cut short is made anew.
     fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))?;
+    Ok(true)
+}
+
+/// Brings the JavaScript packages to what their lock file says; whether that took anything. No package's own
+/// scripts run.
+fn install_from_npm(workspace: &Workspace) -> Result<bool, String> {
+    let folder = venv(workspace).join("npm");
+    let read =
+        |file: PathBuf| fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()));
+    let wanted = workspace.root.join(NPM_PACKAGES);
+    let lock = read(wanted.join("package-lock.json"))?;
+    let stamp = folder.join("installed");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == lock) {
+        return Ok(false);
+    }
+    let write = |file: PathBuf, text: &str| {
+        fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))
+    };
+    fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    write(folder.join("package.json"), &read(wanted.join("package.json"))?)?;
+    write(folder.join("package-lock.json"), &lock)?;
+    let mut npm = Command::new("npm");
+    npm.current_dir(&folder).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]);
+    command::run(&mut npm)?;
+    let program = venv(workspace).join("bin").join(NODE);
+    write(
+        program.clone(),
+        "#!/bin/sh\nNODE_PATH=\"$(dirname \"$0\")/../npm/node_modules\" exec node \"$@\"\n",
+    )?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))
+        .map_err(|error| format!("{}: {error}", program.display()))?;
+    write(stamp, &lock)?;
     Ok(true)
 }
 

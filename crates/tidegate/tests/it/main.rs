@@ -9,6 +9,7 @@ mod bench;
 mod broker_messages;
 mod broker_protocol;
 mod broker_sessions;
+mod clients;
 mod demo;
 mod gateway_arrival;
 mod gateway_balance;

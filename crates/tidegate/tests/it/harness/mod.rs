@@ -6,6 +6,7 @@
 
 pub(crate) mod address;
 pub(crate) mod device;
+pub(crate) mod driver;
 pub(crate) mod fleet;
 pub(crate) mod frames;
 pub(crate) mod haproxy;
@@ -20,6 +21,7 @@ pub(crate) mod server;
 pub(crate) mod wait;
 
 pub(crate) use device::Device;
+pub(crate) use driver::Driver;
 pub(crate) use mosquitto::Mosquitto;
 pub(crate) use paho::Paho;
 pub(crate) use process::Process;
