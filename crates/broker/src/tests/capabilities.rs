@@ -92,6 +92,7 @@ fn a_topic_alias_that_must_not_be_ends_the_connection() {
 
 /// Repeated topics come with an alias no higher than the client takes [MQTT-3.1.2-26], to one that takes none never
 /// [MQTT-3.1.2-27]; the others of the same message are not touched by it.
+/// [MQTT-3.3.2-11]
 #[test]
 fn repeated_topics_get_aliases_where_the_client_takes_them() {
     let mut w = world(1);
@@ -286,6 +287,7 @@ fn reason_strings_are_for_clients_that_want_them() {
 }
 
 /// A Reason String does not make an answer larger than the client takes [MQTT-3.4.2-2], [MQTT-3.9.2-1].
+/// [MQTT-3.5.2-2]
 #[test]
 fn a_reason_string_that_does_not_fit_is_left_out() {
     let mut w = world(1);
@@ -298,6 +300,10 @@ fn a_reason_string_that_does_not_fit_is_left_out() {
     }
     match peer.ask(&mut w, Packet::Publish(message("$SYS/x", QoS::AtLeastOnce, 1, b"x"))).as_slice() {
         [Packet::Puback(ack)] => assert_eq!(ack.properties.reason_string, None),
+        other => panic!("{other:?}"),
+    }
+    match peer.ask(&mut w, Packet::Publish(message("$SYS/x", QoS::ExactlyOnce, 2, b"x"))).as_slice() {
+        [Packet::Pubrec(ack)] => assert_eq!(ack.properties.reason_string, None),
         other => panic!("{other:?}"),
     }
 }

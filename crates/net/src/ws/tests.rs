@@ -133,6 +133,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// [MQTT-6.0.0-2]: neither messages nor fragments nor reads have a meaning.
+    /// [v3 MQTT-6.0.0-2]
     #[test]
     fn any_frames_in_any_pieces_give_the_same_events(
         list in prop::collection::vec(sent(), 0..6), mask: [u8; 4], cuts in prop::collection::vec(1..200usize, 1..40),
@@ -287,6 +288,7 @@ impl Write for Wire {
     }
 }
 
+/// [v3 MQTT-6.0.0-1]
 #[test]
 fn each_broken_rule_has_its_close_code() {
     let long = [0; 126];

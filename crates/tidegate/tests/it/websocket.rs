@@ -98,6 +98,7 @@ fn paho_speaks_every_version_over_websocket() {
 }
 
 /// [MQTT-6.0.0-2]
+/// [v3 MQTT-6.0.0-2]
 #[test]
 fn packets_and_frames_are_cut_independently() {
     let broker = broker("");
@@ -205,6 +206,7 @@ fn both_sides_say_good_bye_in_the_words_of_websocket() {
     assert!(broker.process.end().success());
 }
 
+/// [v3 MQTT-6.0.0-1]
 #[test]
 fn who_breaks_the_rules_of_websocket_is_told_and_closed() {
     let broker = broker("max_frame_size = \"64KiB\"");

@@ -99,6 +99,7 @@ fn requests_that_differ_in_what_does_not_matter_are_accepted() {
 }
 
 /// [MQTT-6.0.0-3], [MQTT-6.0.0-4]
+/// [v3 MQTT-6.0.0-3], [v3 MQTT-6.0.0-4]
 #[test]
 fn the_sub_protocol_is_that_of_mqtt() {
     for (offer, chosen) in [
