@@ -2,22 +2,24 @@
 //!
 //! Its modules for 3.1.1 and 5 have the same names for different types, hence two of everything.
 
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use serde_json::{Value, json};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, channel};
 
 use crate::harness::Driver;
 
 /// Bytes of a packet that it may send and take; its own default is 10 KiB.
 const PACKET: u32 = 1 << 20;
+/// Commands and events that wait: more than a scenario has; whoever finds no room waits.
+const QUEUE: usize = 10_000;
 /// Requests that wait for its event loop.
 const REQUESTS: usize = 100;
 
 /// A client that is not connected yet. `protocol` is 4 or 5.
 pub(super) fn client(name: &str, clientid: &str, protocol: u8, clean: bool) -> Driver {
-    let (commands, receiver) = unbounded_channel();
-    let (sender, events) = std::sync::mpsc::channel();
+    let (commands, receiver) = channel(QUEUE);
+    let (sender, events) = sync_channel(QUEUE);
     let clientid = clientid.to_owned();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -34,7 +36,7 @@ pub(super) fn client(name: &str, clientid: &str, protocol: u8, clean: bool) -> D
 }
 
 /// The receiver may be gone: the test has seen enough.
-fn tell(to: &Sender<Value>, event: Value) {
+fn tell(to: &SyncSender<Value>, event: Value) {
     let _ = to.send(event);
 }
 
@@ -58,8 +60,8 @@ mod four {
     }
 
     pub(super) async fn lead(
-        mut commands: UnboundedReceiver<Value>,
-        events: Sender<Value>,
+        mut commands: Receiver<Value>,
+        events: SyncSender<Value>,
         clientid: &str,
         clean: bool,
     ) {
@@ -93,7 +95,7 @@ mod four {
         }
     }
 
-    async fn watch(mut event_loop: EventLoop, events: Sender<Value>) {
+    async fn watch(mut event_loop: EventLoop, events: SyncSender<Value>) {
         loop {
             let event = match event_loop.poll().await {
                 Ok(Event::Incoming(Packet::ConnAck(connack))) => {
@@ -145,8 +147,8 @@ mod five {
     }
 
     pub(super) async fn lead(
-        mut commands: UnboundedReceiver<Value>,
-        events: Sender<Value>,
+        mut commands: Receiver<Value>,
+        events: SyncSender<Value>,
         clientid: &str,
         clean: bool,
     ) {
@@ -219,7 +221,7 @@ mod five {
         })
     }
 
-    async fn watch(mut event_loop: EventLoop, events: Sender<Value>) {
+    async fn watch(mut event_loop: EventLoop, events: SyncSender<Value>) {
         loop {
             let event = match event_loop.poll().await {
                 Ok(Event::Incoming(Packet::ConnAck(connack))) => {

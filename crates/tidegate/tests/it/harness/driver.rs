@@ -29,7 +29,7 @@ enum Backend {
     },
     Thread {
         /// The client dies without a word when this is dropped.
-        commands: tokio::sync::mpsc::UnboundedSender<Value>,
+        commands: tokio::sync::mpsc::Sender<Value>,
         events: Receiver<Value>,
     },
 }
@@ -59,7 +59,7 @@ impl Driver {
     /// The client is a thread that reads the commands until there are no more.
     pub(crate) fn thread(
         name: &str,
-        commands: tokio::sync::mpsc::UnboundedSender<Value>,
+        commands: tokio::sync::mpsc::Sender<Value>,
         events: Receiver<Value>,
     ) -> Self {
         Self { name: name.to_owned(), backend: Backend::Thread { commands, events } }
@@ -176,7 +176,7 @@ impl Driver {
                 writeln!(input, "{command}").expect("the client reads its commands");
             }
             Backend::Thread { commands, .. } => {
-                commands.send(command.clone()).expect("the client reads its commands");
+                commands.blocking_send(command.clone()).expect("the client reads its commands");
             }
         }
     }
