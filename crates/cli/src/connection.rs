@@ -242,7 +242,7 @@ pub(crate) fn join(host: &str, port: u16) -> String {
 }
 
 /// Where WebSocket listeners are when nothing is said.
-const WEBSOCKET_PATH: &str = "/mqtt";
+pub(crate) const WEBSOCKET_PATH: &str = "/mqtt";
 
 /// The parts of an `-L` URL.
 #[derive(Debug, PartialEq, Eq)]

@@ -27,7 +27,8 @@ pub(crate) fn reason(error: &io::Error) -> String {
         TimedOut => "timed_out",
         AddrNotAvailable => "no_port_or_address",
         HostUnreachable | NetworkUnreachable => "unreachable",
-        InvalidData => "protocol_packet_too_large",
+        InvalidData => "protocol",
+        io::ErrorKind::Unsupported => "websocket_refused",
         // EMFILE and ENFILE: the limit of this process or of the machine.
         _ if matches!(error.raw_os_error(), Some(23 | 24)) => "no_descriptor",
         io::ErrorKind::BrokenPipe => "closed",
@@ -86,7 +87,8 @@ impl Generator {
         let begun = connections.span.get_or_insert(intended..now);
         begun.start = begun.start.min(intended);
         let (from, to) = (self.job.target.source(number), self.job.target.server(number));
-        let opened = Wire::open(from, to, self.poll_registry(), mio::Token(index));
+        let websocket = self.job.target.websocket.then(|| to.to_string());
+        let opened = Wire::open(from, to, websocket.as_deref(), self.poll_registry(), mio::Token(index));
         let (wire, error) = match opened {
             Ok(wire) => (Some(wire), None),
             Err(error) => (None, Some(error)),

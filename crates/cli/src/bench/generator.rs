@@ -328,6 +328,12 @@ impl Generator {
                         break;
                     }
                 };
+                let waiting =
+                    self.links.get(index).and_then(|link| link.wire.as_ref()).map_or(0, Wire::backlog);
+                if waiting > 0 {
+                    // A WebSocket that has opened, or a ping to be answered.
+                    self.mark(index);
+                }
                 if len > 0 {
                     let now = self.now();
                     self.packets(index, buffer.get(..len).unwrap_or_default(), now);

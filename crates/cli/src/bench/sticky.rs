@@ -75,6 +75,7 @@ async fn visits(args: &StickyArgs) -> Result<StickyReport, String> {
         username,
         password,
         keep_alive: target.keep_alive,
+        websocket_path: target.websocket.then(|| crate::connection::WEBSOCKET_PATH.to_owned()),
         close_timeout: Duration::from_secs(2),
         ..Options::new(gateway.to_string(), "")
     };

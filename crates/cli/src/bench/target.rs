@@ -16,9 +16,12 @@ pub(crate) struct TargetArgs {
     /// Host to connect to; several, divided by commas and each with a :port if it needs one, take turns
     #[arg(short = 'h', long, default_value = "localhost")]
     pub(super) host: String,
-    /// Port to connect to
-    #[arg(short, long, default_value_t = 1883, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(super) port: u16,
+    /// Port to connect to [default: 1883, with --ws 8083]
+    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// Connect over WebSocket, at the path /mqtt
+    #[arg(long)]
+    pub(super) ws: bool,
     /// Protocol version: 5, 311 or 31, or mqttv5, mqttv311 or mqttv31
     #[arg(short = 'V', long, default_value = "311", value_parser = protocol_version)]
     pub(super) protocol_version: Version,
@@ -80,6 +83,7 @@ pub(super) struct Target {
     pub(super) servers: Vec<SocketAddr>,
     pub(super) version: Version,
     pub(super) keep_alive: u16,
+    pub(super) websocket: bool,
     username: Option<String>,
     password: Option<Vec<u8>>,
     pub(super) id_prefix: String,
@@ -108,6 +112,7 @@ impl TargetArgs {
             servers,
             version: self.protocol_version,
             keep_alive: self.keepalive,
+            websocket: self.ws,
             username: self.username.clone(),
             password: self.password.clone().map(String::into_bytes),
             id_prefix: self.id_prefix.clone().unwrap_or_else(|| format!("bench-{run:08x}-")),
@@ -122,7 +127,11 @@ impl TargetArgs {
 
     fn named(&self, host: &str) -> String {
         let has_port = host.parse::<SocketAddr>().is_ok() || host.matches(':').count() == 1;
-        if has_port { host.to_owned() } else { join(host, self.port) }
+        if has_port {
+            host.to_owned()
+        } else {
+            join(host, self.port.unwrap_or(if self.ws { 8083 } else { 1883 }))
+        }
     }
 }
 
@@ -207,6 +216,7 @@ mod tests {
             servers: vec!["10.0.0.1:1883".parse().unwrap(), "[::1]:1883".parse().unwrap()],
             version: Version::V311,
             keep_alive: 60,
+            websocket: false,
             username: None,
             password: None,
             id_prefix: "x".to_owned(),

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use net::ws::{ClientHandshake, Decoder, Event, Side, frame};
 
 /// Output buffers keep at most this much memory while they are empty.
 const KEEP: usize = 256 * 1024;
@@ -35,22 +36,99 @@ pub(super) struct Wire {
     tail: Vec<u8>,
     /// The socket may take bytes.
     pub(super) writable: bool,
+    /// Frames around the bytes of MQTT.
+    socket: Option<Box<WebSocket>>,
+}
+
+/// What a WebSocket needs besides the bytes.
+#[derive(Debug)]
+struct WebSocket {
+    /// Until the server has answered.
+    handshake: Option<ClientHandshake>,
+    decoder: Decoder,
+    /// Taken out of frames in one read.
+    input: Vec<u8>,
+    /// What is to be written in place of the wire's bytes.
+    frames: Vec<u8>,
+    masks: fastrand::Rng,
+}
+
+impl WebSocket {
+    fn new(host: &str) -> Self {
+        // Masks keep caches between from being led astray by scripts (RFC 6455, 10.3); there is none, so chance is enough.
+        let mut masks = fastrand::Rng::new();
+        let (handshake, request) =
+            ClientHandshake::new(host, crate::connection::WEBSOCKET_PATH, masks.u128(..).to_ne_bytes());
+        Self {
+            handshake: Some(handshake),
+            // A broker's packets are bounded by MQTT; frames need no bound of their own.
+            decoder: Decoder::new(Side::Client, u64::MAX),
+            input: Vec::new(),
+            frames: request.into_bytes(),
+            masks,
+        }
+    }
+
+    fn mask(&mut self) -> Option<[u8; 4]> {
+        Some(self.masks.u32(..).to_ne_bytes())
+    }
+
+    /// Puts what waits into a frame, once the server has answered.
+    fn wrap(&mut self, out: &mut Vec<u8>) {
+        if self.handshake.is_none() && !out.is_empty() {
+            let mask = self.mask();
+            frame::binary(out, mask, &mut self.frames);
+            out.clear();
+        }
+    }
+
+    /// Takes the frames of one read apart; `false`: the server closed.
+    fn unwrap(&mut self, mut bytes: &mut [u8]) -> io::Result<bool> {
+        self.input.clear();
+        if let Some(handshake) = &mut self.handshake {
+            let refused = |error| io::Error::new(io::ErrorKind::Unsupported, error);
+            let Some(rest) = handshake.receive(bytes).map_err(refused)? else { return Ok(true) };
+            self.handshake = None;
+            let begin = bytes.len().saturating_sub(rest);
+            bytes = bytes.get_mut(begin..).unwrap_or_default();
+        }
+        loop {
+            match self.decoder.next(&mut bytes) {
+                Ok(None) => return Ok(true),
+                Ok(Some(Event::Data(data))) => self.input.extend_from_slice(data),
+                Ok(Some(Event::Ping(ping))) => {
+                    // A flood of pings that nobody takes the answers of gets none.
+                    if self.frames.len() < KEEP {
+                        let mask = self.mask();
+                        frame::pong(ping.payload(), mask, &mut self.frames);
+                    }
+                }
+                Ok(Some(Event::Pong(_))) => {}
+                Ok(Some(Event::Close { .. })) => return Ok(false),
+                Err(violation) => return Err(io::Error::new(io::ErrorKind::InvalidData, violation)),
+            }
+        }
+    }
 }
 
 impl Wire {
     /// Begins to connect. Both directions are watched once and for all: edges are told, and nothing is to be changed later.
+    ///
+    /// With `websocket`, the host of its URL, MQTT goes through a WebSocket.
     ///
     /// # Errors
     /// As [`net::dialer::begin`].
     pub(super) fn open(
         from: Option<IpAddr>,
         to: SocketAddr,
+        websocket: Option<&str>,
         registry: &Registry,
         token: Token,
     ) -> io::Result<Self> {
         let mut stream = TcpStream::from_std(net::dialer::begin(from, to)?);
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Self { stream, out: Vec::new(), written: 0, tail: Vec::new(), writable: false })
+        let socket = websocket.map(|host| Box::new(WebSocket::new(host)));
+        Ok(Self { stream, out: Vec::new(), written: 0, tail: Vec::new(), writable: false, socket })
     }
 
     /// Whether the connection is there.
@@ -70,7 +148,8 @@ impl Wire {
 
     /// Bytes that wait to be written.
     pub(super) fn backlog(&self) -> usize {
-        self.out.len() - self.written
+        let frames = self.socket.as_ref().map_or(0, |socket| socket.frames.len());
+        self.out.len() + frames - self.written
     }
 
     /// Writes until nothing is left or the socket is full; `true`: nothing is left.
@@ -78,26 +157,32 @@ impl Wire {
     /// # Errors
     /// What the network said.
     pub(super) fn flush(&mut self) -> io::Result<bool> {
-        while self.writable && self.backlog() > 0 {
-            match self.stream.write(self.out.get(self.written..).unwrap_or_default()) {
+        let bytes = match &mut self.socket {
+            Some(socket) => {
+                socket.wrap(&mut self.out);
+                &mut socket.frames
+            }
+            None => &mut self.out,
+        };
+        while self.writable && self.written < bytes.len() {
+            match self.stream.write(bytes.get(self.written..).unwrap_or_default()) {
                 Ok(count) => self.written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        let done = self.backlog() == 0;
-        if done {
-            self.out.clear();
+        if self.written == bytes.len() {
+            bytes.clear();
             self.written = 0;
-            if self.out.capacity() > KEEP {
-                self.out.shrink_to(KEEP);
+            if bytes.capacity() > KEEP {
+                bytes.shrink_to(KEEP);
             }
         } else if self.written >= MOVE {
-            self.out.drain(..self.written);
+            bytes.drain(..self.written);
             self.written = 0;
         }
-        Ok(done)
+        Ok(self.backlog() == 0)
     }
 
     /// Reads once, behind the unfinished packet of the last time, which is put in front. The buffer has room for both.
@@ -112,11 +197,26 @@ impl Wire {
         match self.stream.read(room) {
             Ok(0) => Ok(Input::End),
             Ok(count) => {
+                // A short read of a stream has emptied it, epoll(7).
+                let last = count < room.len();
+                let input = |len| if last { Input::Last(len) } else { Input::More(len) };
+                let mut len = count;
+                if let Some(socket) = &mut self.socket {
+                    if !socket.unwrap(room.get_mut(..count).unwrap_or_default())? {
+                        return Ok(Input::End);
+                    }
+                    len = socket.input.len();
+                    if len == 0 {
+                        return Ok(input(0));
+                    }
+                    // What was in frames is shorter than they were.
+                    if let Some(place) = room.get_mut(..len) {
+                        place.copy_from_slice(&socket.input);
+                    }
+                }
                 head.copy_from_slice(&self.tail);
                 self.tail.clear();
-                let all = front + count;
-                // A short read of a stream has emptied it, epoll(7).
-                Ok(if count < room.len() { Input::Last(all) } else { Input::More(all) })
+                Ok(input(front + len))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Input::Last(0)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Input::More(0)),

@@ -76,6 +76,26 @@ fn bench_sees_every_message_arrive_at_mosquitto() {
 }
 
 #[test]
+fn bench_goes_through_websockets_too() {
+    let broker = Site::new("node1").broker("", "transport = \"ws\"").start();
+    let clients = ["--ws", "-c", "4", "-n", "400"];
+    for arguments in [&["-q", "0", "-R", "4000"][..], &["-q", "1", "-V", "5"], &["-q", "2", "-s", "100KiB"]] {
+        let (document, passed) = measured(broker.mqtt(), "pubsub", &[&clients, arguments].concat());
+        assert!(passed, "{document:#}");
+        assert_eq!(
+            (&document["messages"]["received"], &document["messages"]["lost"]),
+            (&400.into(), &0.into())
+        );
+    }
+    // Whoever speaks plain MQTT there is no client.
+    let (document, passed) = measured(broker.mqtt(), "conn", &["-c", "2", "-d", "0s"]);
+    assert!(!passed, "{document:#}");
+    let mosquitto = Mosquitto::start();
+    let (document, passed) = measured(mosquitto.mqtt(), "conn", &["--ws", "-c", "2", "-d", "0s"]);
+    assert!(!passed, "{document:#}");
+}
+
+#[test]
 fn an_open_loop_keeps_its_rate_and_measures_without_the_warm_up() {
     let mosquitto = Mosquitto::start();
     let arguments = ["-c", "4", "-R", "500", "-d", "1s", "--warmup", "200ms", "-q", "1"];
