@@ -104,7 +104,7 @@ pub(super) struct TrafficArgs {
     /// Bytes of a payload, as 64 or 4KiB; at least 24
     #[arg(short, long, default_value = "64", value_parser = size)]
     size: usize,
-    /// Make the messages retained ones
+    /// Make the messages retained ones; they stay at the server
     #[arg(short, long)]
     retain: bool,
     /// Messages per second over all publishers, by the clock [default: a closed loop, as fast as it goes]
