@@ -361,6 +361,33 @@ mod tests {
     }
 
     #[test]
+    fn a_shared_subscription_has_a_strategy_of_its_own_or_the_one_for_all() {
+        use broker::config::Strategy;
+
+        let groups = |text: &str| format!("[broker]\nshared_subscription_groups = [{text}]\n");
+        let good = format!(
+            "{}shared_subscription_strategy = \"hash_topic\"\n",
+            groups("{ group = \"w\", strategy = \"sticky\" }")
+        );
+        let broker = parse(&good).unwrap().broker.unwrap();
+        assert_eq!(broker.shared_subscription_strategy, Strategy::HashTopic);
+        assert_eq!(broker.shared_subscription_groups, [("w".to_owned(), Strategy::Sticky)]);
+        for (text, says) in [
+            ("{ group = \"a/b\", strategy = \"random\" }", "MQTT-4.8.2-2"),
+            ("{ group = \"w\", strategy = \"stiky\" }", "did you mean \"sticky\"?"),
+            ("{ group = \"w\" }", "how this group chooses"),
+            ("{ strategy = \"random\" }", "a ShareName"),
+            (
+                "{ group = \"w\", strategy = \"random\" }, { group = \"w\", strategy = \"sticky\" }",
+                "\"w\" is there twice",
+            ),
+        ] {
+            let problems = parse(&groups(text)).unwrap_err();
+            assert!(matches!(problems.as_slice(), [one] if one.contains(says)), "{text}: {problems:#?}");
+        }
+    }
+
+    #[test]
     fn what_a_later_version_brings_is_not_taken_for_a_misspelling() {
         let problems =
             parse("[broker]\n[[broker.listeners]]\nbind = \"127.0.0.1:1\"\ntransport = \"wss\"\ntls = {}\n")

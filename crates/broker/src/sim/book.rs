@@ -9,6 +9,9 @@ use mqtt::QoS;
 use mqtt::filter::matches;
 use mqtt::packet::{Publish, SubscriptionOptions};
 
+use super::shared_book::{SharedBook, group_of};
+use super::world::Link;
+
 /// Number of a message, which is its payload's first eight bytes.
 pub(super) type MessageId = u64;
 
@@ -65,6 +68,7 @@ pub(super) struct Book {
     pub(super) crashes: u32,
     pub(super) delivered: u64,
     pub(super) expected: u64,
+    pub(super) shared: SharedBook,
 }
 
 impl Book {
@@ -91,6 +95,12 @@ impl Book {
                     subscriber.expected.insert(id);
                 }
             }
+        }
+        if let Some(group) = group_of(topic) {
+            let sure =
+                |s: &Subscriber| s.kept && s.subscriptions.get(group).is_some_and(|s| s.is_sure(false));
+            let members = (0..).zip(&self.subscribers).filter(|(_, s)| sure(s)).map(|(who, _)| who).collect();
+            self.shared.publish(id, topic, qos, members);
         }
         let sent = Sent {
             publisher,
@@ -155,6 +165,7 @@ impl Book {
     }
 
     pub(super) fn unsubscribing(&mut self, who: usize, filter: &str) {
+        self.shared.ended(who, Some(filter), &self.sent);
         let subscriber = &mut self.subscribers[who];
         if let Some(s) = subscriber.subscriptions.get_mut(filter) {
             (s.ending, s.confirmed) = (true, None);
@@ -182,11 +193,13 @@ impl Book {
 
     /// The broker has begun a new session for this client.
     pub(super) fn session_is_new(&mut self, who: usize) {
+        self.shared.ended(who, None, &self.sent);
         self.subscribers[who] = Subscriber::default();
     }
 
     /// Whether the session still is, nobody can know.
     pub(super) fn session_is_uncertain(&mut self, who: usize) {
+        self.shared.ended(who, None, &self.sent);
         let subscriber = &mut self.subscribers[who];
         subscriber.kept = false;
         subscriber.expected.clear();
@@ -196,7 +209,14 @@ impl Book {
     }
 
     /// A PUBLISH arrived that is not one of an exchange that goes on.
-    pub(super) fn received(&mut self, who: usize, publish: &Publish<'_>, v5: bool) -> Result<(), String> {
+    pub(super) fn received(
+        &mut self,
+        who: usize,
+        link: Link,
+        publish: &Publish<'_>,
+        v5: bool,
+        alive: impl Fn(Link) -> bool,
+    ) -> Result<(), String> {
         let Some(id) = publish.payload.get(..8).map(|b| u64::from_be_bytes(b.try_into().unwrap())) else {
             return if publish.topic.starts_with("w/") || publish.topic.starts_with("r/") {
                 Ok(())
@@ -210,6 +230,9 @@ impl Book {
             return Err(format!("message {id} went to {} and not to {}", publish.topic, message.topic));
         }
         let subscriber = &mut self.subscribers[who];
+        if group_of(&message.topic).is_some() {
+            return self.shared.received(id, message, who, link, publish, subscriber, self.crashes, alive);
+        }
         // what is retained outlives the session that published it, by which the broker knows its own
         let own = message.publisher == who && !message.topic.starts_with("r/");
         let may: Vec<&Subscribed> =
@@ -262,7 +285,7 @@ impl Book {
                 }
             }
         }
-        Ok(())
+        self.shared.check(&self.sent)
     }
 
     /// Whether these are the retained messages: called when nothing is under way any more.
@@ -290,6 +313,11 @@ impl Subscribed {
 }
 
 impl Subscriber {
+    /// A subscription to this filter that ended after the message was sent.
+    pub(super) fn former_of(&self, filter: &str, message: &Sent) -> Option<&Subscribed> {
+        self.former.iter().find(|(ended, f, _)| f == filter && message.at < *ended).map(|(_, _, s)| s)
+    }
+
     fn wants_surely(&self, topic: &str, own: bool) -> bool {
         self.subscriptions.iter().any(|(f, s)| s.is_sure(own) && matches(f, topic))
     }

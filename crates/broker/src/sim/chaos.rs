@@ -15,7 +15,7 @@ use super::book::{Book, Subscriber};
 use super::client::Client;
 use super::engine::Faults;
 use super::world::World;
-use crate::config::BrokerConfig;
+use crate::config::{BrokerConfig, Strategy};
 use crate::connection::End;
 
 const SEEDS: u64 = 64;
@@ -32,6 +32,8 @@ struct Run {
 struct Weather {
     faults: bool,
     crashes: bool,
+    /// Clients share subscriptions, mostly.
+    shares: bool,
 }
 
 fn seeds(first: u64, count: u64) -> Vec<u64> {
@@ -41,12 +43,13 @@ fn seeds(first: u64, count: u64) -> Vec<u64> {
     }
 }
 
-fn run(seed: u64, weather: Weather) -> Result<(u64, u64), String> {
+fn run(seed: u64, weather: Weather) -> Result<Book, String> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let config = BrokerConfig {
         receive_maximum: rng.u16(2..8),
         max_inflight: rng.u16(2..10),
         max_outbound_bytes: rng.usize(600..4_000),
+        shared_subscription_strategy: rng.choice(Strategy::NAMES).unwrap().1,
         ..BrokerConfig::default()
     };
     let workers = rng.usize(1..4);
@@ -54,7 +57,7 @@ fn run(seed: u64, weather: Weather) -> Result<(u64, u64), String> {
     let count = rng.usize(3..7);
     // what was sent since the last checkpoint is sent anew after a crash, under other packet ids: at least once, not exactly once
     let most = if weather.crashes { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
-    let clients: Vec<Client> = (0..count).map(|i| Client::new(i, most, &mut rng)).collect();
+    let clients: Vec<Client> = (0..count).map(|i| Client::new(i, most, weather.shares, &mut rng)).collect();
     let mut book = Book::default();
     book.subscribers.resize_with(count, Subscriber::default);
     if weather.faults {
@@ -76,7 +79,7 @@ fn run(seed: u64, weather: Weather) -> Result<(u64, u64), String> {
     }
     peace?;
     run.end()?;
-    Ok((run.book.delivered, run.book.expected))
+    Ok(run.book)
 }
 
 impl Run {
@@ -299,11 +302,14 @@ fn kick(world: &mut World, client_id: &str) {
 }
 
 fn all(name: &str, first: u64, count: u64, weather: Weather) {
-    let (mut delivered, mut expected) = (0, 0);
+    let (mut delivered, mut expected, mut shared, mut again) = (0, 0, 0, 0);
     let mut failed = Vec::new();
     for seed in seeds(first, count) {
         match std::panic::catch_unwind(|| run(seed, weather)) {
-            Ok(Ok((d, e))) => (delivered, expected) = (delivered + d, expected + e),
+            Ok(Ok(book)) => {
+                (delivered, expected) = (delivered + book.delivered, expected + book.expected);
+                (shared, again) = (shared + book.shared.checked, again + book.shared.again);
+            }
             Ok(Err(error)) => failed.push(format!("seed {seed}: {error}")),
             Err(_) => failed.push(format!("seed {seed}: a panic, above")),
         }
@@ -314,24 +320,49 @@ fn all(name: &str, first: u64, count: u64, weather: Weather) {
         failed.join("\n")
     );
     println!("{name}: {delivered} messages arrived, {expected} of them had to");
+    println!(
+        "{name}: {shared} messages of groups had to reach a member, {again} copies went to a second one"
+    );
     // a run in which nothing arrives proves nothing
-    assert!(std::env::var_os("TIDEGATE_SEED").is_some() || (delivered > 1_000 && expected > 100));
+    assert!(
+        std::env::var_os("TIDEGATE_SEED").is_some()
+            || (delivered > 1_000 && expected + shared > 150 && shared > 30 && again > 10)
+    );
 }
 
 #[test]
 fn sim_clients_that_come_and_go_lose_nothing() {
-    let weather = Weather { faults: false, crashes: false };
+    let weather = Weather { faults: false, crashes: false, shares: false };
     all("sim_clients_that_come_and_go_lose_nothing", 0, SEEDS, weather);
 }
 
 #[test]
 fn sim_an_engine_that_fails_loses_nothing() {
-    let weather = Weather { faults: true, crashes: false };
+    let weather = Weather { faults: true, crashes: false, shares: false };
     all("sim_an_engine_that_fails_loses_nothing", 1_000, SEEDS, weather);
 }
 
 #[test]
 fn sim_a_broker_that_dies_loses_nothing() {
-    let weather = Weather { faults: true, crashes: true };
+    let weather = Weather { faults: true, crashes: true, shares: false };
     all("sim_a_broker_that_dies_loses_nothing", 2_000, SEEDS, weather);
+}
+
+/// [MQTT-4.8.2-4], [MQTT-4.8.2-5]: one member gets each message, another only when that one has gone, and none is lost.
+#[test]
+fn sim_groups_whose_members_come_and_go_lose_nothing() {
+    let weather = Weather { faults: false, crashes: false, shares: true };
+    all("sim_groups_whose_members_come_and_go_lose_nothing", 3_000, SEEDS, weather);
+}
+
+#[test]
+fn sim_groups_over_an_engine_that_fails_lose_nothing() {
+    let weather = Weather { faults: true, crashes: false, shares: true };
+    all("sim_groups_over_an_engine_that_fails_lose_nothing", 4_000, SEEDS, weather);
+}
+
+#[test]
+fn sim_groups_of_a_broker_that_dies_lose_nothing() {
+    let weather = Weather { faults: true, crashes: true, shares: true };
+    all("sim_groups_of_a_broker_that_dies_lose_nothing", 5_000, SEEDS, weather);
 }

@@ -11,10 +11,11 @@ use mqtt::packet::{
 use mqtt::{PacketId, QoS, ReasonCode, Version};
 
 use super::book::{Book, MessageId};
+use super::shared_book::{GROUPS, qos_of};
 use super::world::{Link, World};
 
 const FILTERS: [&str; 9] = ["t/0/a", "t/1/a", "t/+/a", "t/0/#", "t/#", "+/1/b", "r/#", "w/#", "t/2/+"];
-const TOPICS: [&str; 6] = ["t/0/a", "t/0/b", "t/1/a", "t/1/b", "t/2/a", "t/2/c"];
+const TOPICS: [&str; 9] = ["t/0/a", "t/0/b", "t/1/a", "t/1/b", "t/2/a", "t/2/c", "s/0", "s/1", "s/2"];
 
 /// A QoS 1 or 2 message of ours that is not finished.
 struct Out {
@@ -45,6 +46,8 @@ pub(super) struct Client {
     name: String,
     /// Subscribes with this QoS at most.
     most: QoS,
+    /// Mostly to shared subscriptions.
+    shares: bool,
     version: Version,
     /// It wants a session that outlives connections, of so many seconds.
     expiry: u32,
@@ -77,7 +80,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(index: usize, most: QoS, rng: &mut fastrand::Rng) -> Self {
+    pub(super) fn new(index: usize, most: QoS, shares: bool, rng: &mut fastrand::Rng) -> Self {
         let expiry = match rng.u8(..6) {
             0 | 1 => 0,
             2 => 20,
@@ -94,6 +97,7 @@ impl Client {
             index,
             name: format!("c{index}"),
             most,
+            shares,
             version,
             expiry,
             link: None,
@@ -310,7 +314,8 @@ impl Client {
         let topic = if retain {
             format!("r/{}/{}", self.index, qos as u8)
         } else {
-            world.rng.choice(TOPICS).unwrap().to_owned()
+            let plain = if self.shares { 5 } else { 0 };
+            world.rng.choice(&TOPICS[plain..]).unwrap().to_string()
         };
         let message = book.publish(self.index, self.connection, &topic, qos, retain.then_some(clears));
         let mut payload = Vec::new();
@@ -370,7 +375,9 @@ impl Client {
             return Vec::new();
         }
         let count = world.rng.usize(1..3);
-        let mut filters = world.rng.choose_multiple(FILTERS, count);
+        let plain = FILTERS.into_iter().filter(|_| !self.shares || world.rng.u8(..8) == 0);
+        let offered: Vec<&str> = plain.chain(GROUPS).collect();
+        let mut filters = world.rng.choose_multiple(offered, count);
         filters.retain(|filter| {
             !self.asked.values().any(|asked| match asked {
                 Asked::Subscribe(f) | Asked::Unsubscribe(f) => f.iter().any(|f| f == filter),
@@ -386,13 +393,16 @@ impl Client {
     /// Always the same for a filter, so that the book need not ask when a change took effect.
     fn options(&self, filter: &str) -> SubscriptionOptions {
         let n = self.number(filter);
-        let qos = QoS::from_u8(u8::try_from(n % 3).unwrap()).unwrap().min(self.most);
+        let shared = qos_of(filter, n, self.most);
+        let qos =
+            shared.unwrap_or_else(|| QoS::from_u8(u8::try_from(n % 3).unwrap()).unwrap().min(self.most));
         if !self.version.is_v5() {
             return SubscriptionOptions { qos, ..Default::default() };
         }
         SubscriptionOptions {
             qos,
-            no_local: n & 0x100 != 0,
+            // not for what is shared [MQTT-3.8.3-4]
+            no_local: n & 0x100 != 0 && shared.is_none(),
             retain_as_published: n & 0x200 != 0,
             retain_handling: match n >> 16 & 3 {
                 0 | 1 => RetainHandling::Send,
@@ -494,7 +504,7 @@ impl Client {
             return Err(format!("{} before CONNACK [MQTT-3.2.0-1]", packet.name()));
         }
         match packet {
-            Packet::Publish(publish) => self.publish_came(book, &publish)?,
+            Packet::Publish(publish) => self.publish_came(world, book, &publish)?,
             Packet::Puback(ack) => {
                 self.in_order(ack.packet_id, "PUBACK", |c| &mut c.wait_puback)?;
                 self.finish(book, ack.packet_id, ack.reason, faults)?;
@@ -596,7 +606,8 @@ impl Client {
         Ok(())
     }
 
-    fn publish_came(&mut self, book: &mut Book, publish: &Publish<'_>) -> Result<(), String> {
+    fn publish_came(&mut self, world: &World, book: &mut Book, publish: &Publish<'_>) -> Result<(), String> {
+        let Some(link) = self.link else { return Ok(()) };
         if let Some(id) = publish.packet_id {
             if !publish.dup && self.open.contains(&id) {
                 return Err(format!("packet id {id} is in use [MQTT-2.2.1-4]"));
@@ -623,7 +634,7 @@ impl Client {
                 }
             }
         }
-        book.received(self.index, publish, self.version.is_v5())
+        book.received(self.index, link, publish, self.version.is_v5(), |link| world.is_served(link))
     }
 
     fn connack(

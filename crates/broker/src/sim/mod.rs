@@ -7,4 +7,5 @@ mod book;
 mod chaos;
 mod client;
 pub(crate) mod engine;
+mod shared_book;
 pub(crate) mod world;

@@ -144,6 +144,13 @@ impl World {
         self.engine.fail_next(which, error);
     }
 
+    /// Whether the broker still takes the connection for a living one.
+    pub(super) fn is_served(&self, link: Link) -> bool {
+        let wire = &self.wires[link.0];
+        let conn = self.workers[wire.worker].conn(wire.id);
+        !wire.over && conn.is_some_and(|c| c.is_connected() && !c.closing)
+    }
+
     /// Frames in the log.
     pub(crate) fn frames(&self) -> usize {
         self.engine.frames()

@@ -25,6 +25,7 @@ mod lifecycle;
 mod publish_and_subscribe;
 mod reload;
 mod second_signal;
+mod shared;
 mod simulate;
 mod walkthrough;
 mod websocket;
