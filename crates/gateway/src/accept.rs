@@ -348,11 +348,11 @@ struct Sent {
     to: Where,
 }
 
-/// Finds a server that takes the device. `None`: another policy came in force while it waited.
+/// Finds a server that takes the device. `None`: a reload changed the upstream while it waited.
 async fn dispatch(
     worker: &Worker,
     listener: &Listener,
-    policy: &Arc<Policy>,
+    policy: &Policy,
     device: &Device,
     names: &OwnNames,
 ) -> Result<Option<Sent>, Refusal> {
@@ -424,7 +424,7 @@ async fn dispatch(
 struct Search<'a> {
     worker: &'a Worker,
     listener: &'a Listener,
-    policy: &'a Arc<Policy>,
+    policy: &'a Policy,
     device: &'a Device,
     plan: &'a Plan<'a>,
     tried: &'a [usize],
@@ -454,14 +454,14 @@ impl Search<'_> {
         }
     }
 
-    /// Waits in the upstream's line. `None`: another policy is in force.
+    /// Waits in the upstream's line. `None`: the listener has another upstream, or the same one changed.
     async fn wait(&self) -> Result<Option<(usize, ChosenBy, Slot)>, Refusal> {
         let config = &self.policy.upstream.config;
         let ticket = self.policy.upstream.queue.join(config.queue).ok_or(Refusal::QueueFull)?;
         let deadline = self.worker.clock.now() + config.queue_timeout;
         let mut leaves = std::pin::pin!(leaves(&self.device.stream));
         loop {
-            if !Arc::ptr_eq(self.policy, &*self.listener.policy.load()) {
+            if !Arc::ptr_eq(&self.policy.upstream, &self.listener.policy.load().upstream) {
                 return Ok(None);
             }
             let now = self.worker.clock.now();

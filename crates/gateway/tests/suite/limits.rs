@@ -128,6 +128,9 @@ async fn who_waits_is_served_when_a_reload_or_an_operator_makes_room() {
     let _server = brokers[0].accept_with(&hello("v0").bytes()).await;
     let _second = device(running.address(), &hello("v1").bytes()).await;
     waiting(&running, 1).await;
+    // What does not change the upstream leaves everybody where it stands.
+    let other = text(1, 1).replace("upstream = \"brokers\"", "upstream = \"brokers\"\nmax_connections = 77");
+    assert_eq!(running.gateway.apply(parse(&other)).unwrap(), ["listener 127.0.0.1:0 changed"]);
     running.gateway.apply(parse(&text(1, 2))).unwrap();
     let _server = brokers[1].accept_with(&hello("v1").bytes()).await;
     let _third = device(running.address(), &hello("v2").bytes()).await;
