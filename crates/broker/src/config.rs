@@ -1,6 +1,7 @@
 //! The `[broker]` section: its values, defaults and limits, in one place.
 
 mod access;
+mod limits;
 mod websocket;
 
 use std::net::SocketAddr;
@@ -10,8 +11,11 @@ use std::time::Duration;
 use mqtt::QoS;
 use mqtt::packet::{RetainHandling, SubscriptionOptions};
 use runtime::config::{IpNet, Table};
+use runtime::rate::Rate;
 
 pub use self::access::{AccessConfig, DenyAction};
+pub use self::limits::{ClientRates, LimitsConfig};
+pub use crate::queue::DropRule;
 pub use crate::share::strategy::Strategy;
 pub use websocket::WebSocketConfig;
 
@@ -77,6 +81,8 @@ pub struct BrokerConfig {
     pub shared_subscription_groups: Vec<(String, Strategy)>,
     /// Who may connect and what they may do.
     pub access: AccessConfig,
+    /// What clients may take together, each on its own, and while they wait.
+    pub limits: LimitsConfig,
 }
 
 /// `[[broker.listeners]]`.
@@ -90,6 +96,10 @@ pub struct ListenerConfig {
     pub trusted_proxies: Vec<IpNet>,
     /// Connections at once, over all workers. Default 1,000,000.
     pub max_connections: usize,
+    /// Connections that may come in a time, over all workers. Default: as many as come.
+    pub accept_rate: Option<Rate>,
+    /// How fast each of its clients may send. Default: as fast as they like.
+    pub rates: ClientRates,
     /// Clients without user name and password may connect.
     pub allow_anonymous: bool,
     /// `transport = "ws"`: MQTT in WebSocket frames. Nothing: MQTT straight over TCP.
@@ -103,6 +113,8 @@ impl ListenerConfig {
             proxy_protocol: false,
             trusted_proxies: IpNet::private_and_loopback(),
             max_connections: DEFAULT_MAX_CONNECTIONS,
+            accept_rate: None,
+            rates: ClientRates::default(),
             allow_anonymous: bind.ip().is_loopback(),
             websocket: None,
         }
@@ -175,6 +187,7 @@ impl Default for BrokerConfig {
             shared_subscription_strategy: Strategy::RoundRobin,
             shared_subscription_groups: Vec::new(),
             access: AccessConfig::default(),
+            limits: LimitsConfig::default(),
         }
     }
 }
@@ -186,13 +199,18 @@ const MAX_PACKET: u64 = 268_435_460;
 pub fn read(table: &mut Table<'_>) -> BrokerConfig {
     let d = BrokerConfig::default();
     let anonymous = table.bool("allow_anonymous");
+    let limits = limits::read(table);
     let listeners = if table.has("listeners") {
-        let listeners = table.tables("listeners", |t, _| read_listener(t, anonymous));
+        let listeners = table.tables("listeners", |t, _| read_listener(t, anonymous, limits.rates));
         listeners.into_iter().flatten().collect()
     } else {
         d.listeners
             .into_iter()
-            .map(|l| ListenerConfig { allow_anonymous: anonymous.unwrap_or(l.allow_anonymous), ..l })
+            .map(|l| ListenerConfig {
+                allow_anonymous: anonymous.unwrap_or(l.allow_anonymous),
+                rates: limits.rates,
+                ..l
+            })
             .collect()
     };
     let mut seen = Vec::new();
@@ -255,6 +273,7 @@ pub fn read(table: &mut Table<'_>) -> BrokerConfig {
             .unwrap_or(d.shared_subscription_strategy),
         shared_subscription_groups: read_groups(table),
         access: access::read(table),
+        limits,
     }
 }
 
@@ -359,14 +378,15 @@ fn size(table: &mut Table<'_>, key: &str, range: std::ops::RangeInclusive<u64>) 
     table.size(key, range).and_then(|n| usize::try_from(n).ok())
 }
 
-fn read_listener(t: &mut Table<'_>, anonymous: Option<bool>) -> Option<ListenerConfig> {
+fn read_listener(t: &mut Table<'_>, anonymous: Option<bool>, rates: ClientRates) -> Option<ListenerConfig> {
     let bind = t.socket_addr("bind");
     if !t.has("bind") {
         t.problem("bind", "an address and port to listen on, such as \"127.0.0.1:1883\"");
     }
     let websocket = websocket::read(t);
     t.not_in_this_version("tls");
-    t.not_in_this_version("accept_rate");
+    let accept_rate = t.rate("accept_rate").map(Rate::per_second);
+    let own_rates = limits::read_rates(t);
     let proxy_protocol = t.bool("proxy_protocol").unwrap_or(false);
     let trusted = t.networks("trusted_proxies");
     let max_connections = integer(t, "max_connections", 1..=100_000_000);
@@ -376,6 +396,8 @@ fn read_listener(t: &mut Table<'_>, anonymous: Option<bool>) -> Option<ListenerC
         proxy_protocol,
         trusted_proxies: trusted.unwrap_or(base.trusted_proxies),
         max_connections: max_connections.unwrap_or(base.max_connections),
+        accept_rate,
+        rates: own_rates.or(rates),
         allow_anonymous: own_anonymous.or(anonymous).unwrap_or(base.allow_anonymous),
         websocket: websocket.map(Box::new),
         ..base

@@ -36,6 +36,9 @@ impl Worker {
         // [MQTT-3.1.2-26], [MQTT-3.1.2-27]
         let most_aliases = asked.topic_alias_maximum.unwrap_or(0).min(most_aliases);
         conn.aliases_out = Outgoing::new(most_aliases).map(Box::new);
+        if self.refuse_late(id, &connect.client_id) {
+            return;
+        }
         self.rewrite_topic_of_will(&mut connect);
         if let Err((reason, why)) = self.judge(&connect) {
             let client_id = Some(&*connect.client_id).filter(|id| !id.is_empty()).map(Arc::from);
@@ -101,6 +104,12 @@ impl Worker {
                     "an empty client identifier needs clean session",
                 ));
             }
+        }
+        if connect.client_id.len() > self.config.limits.max_clientid_length {
+            return Err((
+                ReasonCode::ClientIdentifierNotValid,
+                "the client identifier is longer than max_clientid_length",
+            ));
         }
         if connect.properties.authentication_method.is_some() {
             return Err((ReasonCode::BadAuthenticationMethod, "no authentication method is offered"));

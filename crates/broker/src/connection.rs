@@ -17,10 +17,12 @@ use mqtt::packet::Connect;
 use mqtt::{PacketId, ReasonCode, Version};
 
 use crate::authenticate::Authenticating;
+use crate::config::ClientRates;
 use crate::message::Message;
 use crate::registry::Owner;
 use crate::session::Session;
 use crate::session_store::{About, Offline};
+use crate::throttle::Throttle;
 use crate::topic_alias::{Incoming, Outgoing};
 
 /// Which use of which slot: slots are used again, this is not.
@@ -49,6 +51,17 @@ pub(crate) struct Origin {
     /// `tcp://address:port` or `ws://address:port`.
     pub(crate) listener: Arc<str>,
     pub(crate) allow_anonymous: bool,
+    /// By which rules it came in.
+    pub(crate) entry: Entry,
+}
+
+/// What a listener says about a connection that it accepts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// It came above `accept_rate`: its CONNECT is refused.
+    pub(crate) late: bool,
+    /// How fast it may send.
+    pub(crate) rates: ClientRates,
 }
 
 /// Why a connection ends.
@@ -236,6 +249,8 @@ pub(crate) struct Conn {
     pub(crate) will: Option<Box<PendingWill>>,
     /// What it may do, once it was asked for; nothing where there is no rules file.
     pub(crate) policy: Option<Box<Policy>>,
+    /// How fast it sends, where that is bounded.
+    pub(crate) throttle: Option<Box<Throttle>>,
     /// The unfinished packet at the end of what was read.
     pub(crate) tail: Vec<u8>,
     /// Encoded and not yet written; `sent` bytes of it are.
@@ -293,11 +308,12 @@ impl Conn {
             generation,
             version: Version::V311,
             phase: Phase::Connect,
-            origin: Box::new(origin),
             session: None,
             about: None,
             will: None,
             policy: None,
+            throttle: Throttle::new(origin.entry.rates),
+            origin: Box::new(origin),
             tail: Vec::new(),
             out: Vec::new(),
             sent: 0,
@@ -337,6 +353,7 @@ impl Conn {
     pub(crate) fn processes(&self) -> bool {
         !self.closing
             && !self.busy
+            && self.throttle.as_ref().is_none_or(|t| !t.is_paused())
             && self.acks.len() < MAX_PENDING_ACKS
             && matches!(self.phase, Phase::Connect | Phase::Connected)
     }

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use crate::connection::ConnId;
 use crate::message::{Left, Message, View};
 use crate::metrics::Drop;
-use crate::queue::{Bound, Waiting};
+use crate::queue::Waiting;
 use crate::router::{Hit, Own, SessionKey};
 use crate::session::InFlight;
 use crate::topic_alias::Choice;
@@ -100,7 +100,6 @@ impl Worker {
         many: bool,
     ) {
         let max_outbound = self.config.max_outbound_bytes;
-        let bound = Bound { messages: self.config.max_queued_messages, bytes: self.config.max_queued_bytes };
         let Some(conn) = self.conn_mut(id) else { return };
         let full = conn.unsent() >= max_outbound;
         let Some(session) = conn.session.as_mut() else { return };
@@ -122,12 +121,28 @@ impl Worker {
                 identifiers: SmallVec::from_slice(form.identifiers),
                 group: None,
             };
-            if !session.backlog().queue.push(waiting, bound) {
-                self.dropped(id, &view.publish.topic, Drop::QueueFull);
-            }
+            self.enqueue_message(id, waiting);
             return;
         }
         self.put_inflight(id, view, left, form, InFlight::Transient, many);
+    }
+
+    /// Puts a message into a client's queue; what has no room there is dropped, counted and told. Whether it is not this one.
+    pub(crate) fn enqueue_message(&mut self, id: ConnId, waiting: Waiting) -> bool {
+        let bound = self.config.queue_bound();
+        let message = Arc::clone(&waiting.message);
+        let priority = self.config.limits.priority_of(&message.publish.topic);
+        let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return false };
+        let shared = waiting.group.is_some();
+        let pushed = session.backlog().queue.push(waiting, priority, bound);
+        for dropped in &pushed.dropped {
+            self.dropped(id, &dropped.publish.topic, Drop::QueueFull);
+        }
+        // what was dealt may find another member: whoever dealt it counts it, if not
+        if !pushed.taken && !shared {
+            self.dropped(id, &message.publish.topic, Drop::QueueFull);
+        }
+        pushed.taken
     }
 
     /// Assigns a packet id and writes; the caller has seen that there is quota.

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use net::listener::accept;
@@ -24,6 +24,7 @@ use runtime::clock::Clock;
 use runtime::events::Event;
 use runtime::lifecycle::Shutdown;
 use runtime::mailbox::Receiver;
+use runtime::rate::SharedBucket;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -31,7 +32,8 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
 use crate::config::ListenerConfig;
-use crate::connection::{ConnId, Origin, Via};
+use crate::connection::{ConnId, Entry, Origin, Via};
+use crate::door::{Limit, MAX_LATE};
 use crate::shared::Mail;
 use crate::worker::{Now, Worker};
 
@@ -148,10 +150,21 @@ impl Rules {
 pub(crate) struct Serving {
     pub(crate) rules: Arc<ArcSwap<Rules>>,
     pub(crate) connections: Arc<AtomicUsize>,
+    /// How fast connections come, over all workers.
+    pub(crate) bucket: Arc<SharedBucket>,
+    /// When it began to listen.
+    pub(crate) since: Instant,
     pub(crate) stop: Shutdown,
 }
 
 impl Serving {
+    /// Whether a connection that comes now comes above `accept_rate`.
+    fn is_late(&self, local: &Local, config: &ListenerConfig) -> bool {
+        let Some(rate) = config.accept_rate else { return false };
+        let now = local.clock.now().saturating_duration_since(self.since);
+        !self.bucket.allows(rate, u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
+    }
+
     pub(crate) fn name(&self) -> Arc<str> {
         Arc::clone(&self.rules.load().name)
     }
@@ -184,7 +197,16 @@ pub(crate) async fn listen(local: Rc<Local>, listener: std::net::TcpListener, se
         let before = serving.connections.fetch_add(1, Ordering::Relaxed);
         let permit = Permit(Arc::clone(&serving.connections));
         if before >= config.max_connections {
-            local.with(|w| w.turn_away(peer, "max_connections", ""));
+            local.with(|w| w.shut_out(peer, Limit::Listener));
+            continue;
+        }
+        if local.with(|w| w.is_full()) {
+            local.with(|w| w.shut_out(peer, Limit::Broker));
+            continue;
+        }
+        let late = serving.is_late(&local, config);
+        if late && local.with(|w| w.late >= MAX_LATE) {
+            local.with(|w| w.shut_out(peer, Limit::Rate));
             continue;
         }
         let origin = Origin {
@@ -192,6 +214,7 @@ pub(crate) async fn listen(local: Rc<Local>, listener: std::net::TcpListener, se
             via: None,
             listener: Arc::clone(&rules.name),
             allow_anonymous: config.allow_anonymous,
+            entry: Entry { late, rates: config.rates },
         };
         // a header is expected from trusted addresses only; whoever comes from elsewhere comes directly, and a header
         // from there is no MQTT packet

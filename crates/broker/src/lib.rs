@@ -15,6 +15,7 @@ mod connect;
 mod connection;
 mod deliver;
 mod disconnect;
+mod door;
 mod driver;
 mod exclusive;
 mod log;
@@ -42,6 +43,7 @@ mod subscribe;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod topic_alias;
 pub mod topic_rewrite;
 pub mod topic_template;

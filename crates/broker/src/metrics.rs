@@ -5,8 +5,10 @@ use std::sync::Arc;
 use mqtt::QoS;
 use runtime::metrics::{Collect, Counter, Desc, Exposition, Gauge, Kind};
 
+use crate::door::Limit;
 use crate::refusal::Refusal;
 use crate::shared::Shared;
+use crate::throttle::Flow;
 
 /// Why a message was not delivered; the label `rule`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +122,9 @@ pub(crate) struct WorkerMetrics {
     pub(crate) refused_requests: [Counter; Refusal::ALL.len()],
     pub(crate) topics_rewritten: Counter,
     pub(crate) topics_not_rewritten: Counter,
+    pub(crate) throttles: [Counter; Flow::ALL.len()],
+    pub(crate) throttled: Gauge,
+    pub(crate) limited: [Counter; Limit::ALL.len()],
     pub(crate) logins: [Counter; Login::ALL.len()],
     pub(crate) log_appends: Counter,
     pub(crate) log_messages: Counter,
@@ -195,6 +200,20 @@ static REWRITES: Desc = counter(
 );
 static EXCLUSIVE: Desc =
     gauge("tidegate_broker_exclusive_subscriptions", "Filters that one session has for itself");
+static THROTTLES: Desc = counter(
+    "tidegate_broker_client_throttles_total",
+    "How often a client's socket was left unread because it sent faster than it may, by limit",
+    &["limit"],
+);
+static THROTTLED: Desc = gauge(
+    "tidegate_broker_throttled_clients",
+    "Clients whose sockets rest because they sent faster than they may",
+);
+static LIMITED: Desc = counter(
+    "tidegate_broker_connections_limited_total",
+    "Connections refused at a bound: of the listener, of the broker, or of the rate they may come at",
+    &["limit"],
+);
 static LOGINS: Desc = counter(
     "tidegate_broker_authentications_total",
     "Clients that had to show who they are: accepted, refused (anonymous, unknown, wrong password), busy (no answer in time)",
@@ -284,6 +303,13 @@ impl Collect for BrokerCollector {
         out.sample(&REWRITES, &["rewritten"], sum(&|m| m.topics_rewritten.get()));
         out.sample(&REWRITES, &["unusable"], sum(&|m| m.topics_not_rewritten.get()));
         out.sample(&EXCLUSIVE, &[], shared.exclusive.len() as f64);
+        for flow in Flow::ALL {
+            out.sample(&THROTTLES, &[flow.name()], sum(&|m| m.throttles[flow as usize].get()));
+        }
+        out.sample(&THROTTLED, &[], shared.metrics.iter().map(|m| m.throttled.get() as f64).sum());
+        for limit in Limit::ALL {
+            out.sample(&LIMITED, &[limit.name()], sum(&|m| m.limited[limit as usize].get()));
+        }
         for result in Login::ALL {
             out.sample(&LOGINS, &[result.name()], sum(&|m| m.logins[result as usize].get()));
         }

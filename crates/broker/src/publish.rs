@@ -17,6 +17,7 @@ use crate::metrics::Drop;
 use crate::refusal::Refusal;
 use crate::session::Incoming;
 use crate::session_store;
+use crate::throttle::Flow;
 use crate::worker::{Waiting, Worker};
 use crate::{record, worker};
 
@@ -41,6 +42,9 @@ impl Worker {
         self.metrics.received[publish.qos as usize].inc();
         let Some(conn) = self.conn_mut(id) else { return };
         conn.recv_msg += 1;
+        if conn.throttle.is_some() {
+            self.charge(id, Flow::Messages, 1);
+        }
         let topic;
         let mut publish: Publish<'_> = publish;
         if let Some(alias) = publish.properties.topic_alias.take() {

@@ -159,6 +159,8 @@ impl Broker {
         let serving = Serving {
             rules: Arc::new(ArcSwap::from_pointee(rules)),
             connections: Arc::new(AtomicUsize::new(0)),
+            bucket: Arc::default(),
+            since: self.0.context.clock.now(),
             stop: Shutdown::new(),
         };
         let ids: Vec<WorkerId> = self.0.context.workers.ids().collect();

@@ -6,6 +6,7 @@ mod capabilities;
 mod clauses;
 mod failure;
 mod life;
+mod limits;
 mod protocol;
 mod rig;
 mod shared;

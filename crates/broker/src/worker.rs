@@ -26,6 +26,7 @@ use slab::Slab;
 use crate::config::BrokerConfig;
 use crate::connection::{AckRef, Conn, ConnId, End, Origin, Phase};
 use crate::deliver::Templates;
+use crate::door::{Limit, Told};
 use crate::log::Log;
 use crate::message::Message;
 use crate::metrics::WorkerMetrics;
@@ -34,6 +35,7 @@ use crate::router::{GroupId, RouteCache};
 use crate::share::Share;
 use crate::shared::{Mail, Shared};
 use crate::subscribe::{Granted, RetainedFor};
+use crate::throttle::{Flow, Paused};
 use crate::topic_rewrite::Rewriter;
 
 /// Now, read once for each entry into the worker.
@@ -136,6 +138,11 @@ pub(crate) struct Worker {
     pub(crate) durable_sessions: usize,
     /// The rules of `topic_rewrite`.
     pub(crate) rewriter: Rewriter,
+    /// Whose sockets rest because they sent too fast.
+    pub(crate) paused: Paused,
+    /// Open connections that came too fast.
+    pub(crate) late: usize,
+    pub(crate) told: [Told; Limit::ALL.len()],
     turn_wanted: bool,
     ticks: u64,
     /// Whoever still comes is sent away at once.
@@ -172,6 +179,9 @@ impl Worker {
             searching: Vec::new(),
             durable_sessions: 0,
             rewriter: Rewriter::new(&shared.config.load().topic_rewrite),
+            paused: Paused::default(),
+            late: 0,
+            told: Default::default(),
             turn_wanted: false,
             ticks: 0,
             stopping: false,
@@ -185,6 +195,7 @@ impl Worker {
     pub(crate) fn open(&mut self, origin: Origin) -> ConnId {
         self.next_generation = self.next_generation.wrapping_add(1);
         let generation = self.next_generation;
+        self.late += usize::from(origin.entry.late);
         let slot = self.conns.insert(Conn::new(generation, origin, self.now.instant));
         self.metrics.accepted.inc();
         self.metrics.connections.inc();
@@ -212,6 +223,9 @@ impl Worker {
             let mut tail = std::mem::take(&mut conn.tail);
             tail.extend_from_slice(bytes);
             self.process_owned(id, tail);
+        }
+        if self.conn(id).is_some_and(|c| c.throttle.is_some()) {
+            self.charge(id, Flow::Bytes, bytes.len() as u64);
         }
     }
 
@@ -318,12 +332,16 @@ impl Worker {
     /// When [`Self::end_turn`] must be called again although nothing came: another worker's mailbox was full or an operation
     /// is to be repeated.
     pub(crate) fn needs_turn(&self) -> bool {
-        !self.retries.is_empty() || self.share.has_mail() || self.outgoing.iter().any(|o| !o.is_empty())
+        !self.retries.is_empty()
+            || !self.paused.is_empty()
+            || self.share.has_mail()
+            || self.outgoing.iter().any(|o| !o.is_empty())
     }
 
     /// Submits again what the engine could not do before.
     pub(crate) fn retry(&mut self) {
         let now = self.now.instant;
+        self.end_pauses();
         let mut due = Vec::new();
         self.retries.retain(|(at, token)| {
             let wait = *at > now;
@@ -422,7 +440,8 @@ impl Worker {
     /// Frees the slot once the connection is over and its socket closed.
     pub(crate) fn reap(&mut self, id: ConnId) {
         if self.conn(id).is_some_and(|c| !c.socket_open && matches!(c.phase, Phase::Over)) {
-            self.conns.remove(id.slot as usize);
+            let conn = self.conns.remove(id.slot as usize);
+            self.late -= usize::from(conn.origin.entry.late);
             self.metrics.connections.dec();
         }
     }
@@ -611,7 +630,7 @@ impl Worker {
                 self.violation(id, ReasonCode::ProtocolError, "MQTT-3.1.0-2", "a second CONNECT");
                 return input.len();
             }
-            match decode(rest, conn.version, Role::Client, self.config.max_packet_size) {
+            match decode(rest, conn.version, Role::Client, self.max_packet(conn)) {
                 Ok(Decoded::Packet(packet, len)) => {
                     used += len;
                     self.packet(id, packet);
@@ -628,6 +647,12 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Bytes of the largest packet taken now: somebody who has not said who it is may not make us hold much.
+    fn max_packet(&self, conn: &Conn) -> u32 {
+        let most = self.config.max_packet_size;
+        if conn.is_connected() { most } else { most.min(self.config.limits.max_connect_size) }
     }
 
     fn process_owned(&mut self, id: ConnId, mut bytes: Vec<u8>) {

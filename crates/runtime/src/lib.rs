@@ -10,6 +10,7 @@
 //! * [`events`]: the typed catalogue of what happened, for people, logs and counters.
 //! * [`metrics`]: counters without shared cache lines, and the Prometheus text.
 //! * [`lifecycle`]: stopping, readiness, and the service manager's protocol.
+//! * [`rate`]: rates, and the buckets that hold a flow to them.
 //! * [`telemetry`]: the log on standard error.
 //! * [`data_dir`]: the folder that only one process may use.
 
@@ -20,6 +21,7 @@ pub mod events;
 pub mod lifecycle;
 pub mod mailbox;
 pub mod metrics;
+pub mod rate;
 pub mod telemetry;
 pub mod timer_wheel;
 pub mod workers;

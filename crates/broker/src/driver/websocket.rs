@@ -370,6 +370,7 @@ mod tests {
             via: None,
             listener: "ws://127.0.0.1:8083".into(),
             allow_anonymous: true,
+            entry: Default::default(),
         };
         let told = forward(&mut origin, &accepted, &TrustedProxies::default());
         (told, origin.peer.to_string(), origin.via.map(|via| via.address.to_string()))
@@ -413,7 +414,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, peer) = listener.accept().await.unwrap();
-        let origin = Origin { peer, via: None, listener: "ws://test".into(), allow_anonymous: true };
+        let listener = "ws://test".into();
+        let origin = Origin { peer, via: None, listener, allow_anonymous: true, entry: Default::default() };
         let (read, id) = local.open(stream, origin, Some(Box::default()));
         local.with(|w| {
             let conn = w.conn_mut(id).unwrap();

@@ -15,7 +15,7 @@ use super::{Deal, Dealt, NotTaken, ShareMail, Sharing, Source, Tried, is_shared}
 use crate::connection::ConnId;
 use crate::deliver::Form;
 use crate::message::{Left, Message, View};
-use crate::queue::{Bound, Waiting};
+use crate::queue::Waiting;
 use crate::router::{Address, Group, GroupId, Member, Presence, Receiver, SessionKey, Subscription};
 use crate::session::{InFlight, Session};
 use crate::worker::Worker;
@@ -66,7 +66,6 @@ impl Worker {
         place: Place<'_>,
     ) -> Result<(), NotTaken> {
         let max_outbound = self.config.max_outbound_bytes;
-        let bound = Bound { messages: self.config.max_queued_messages, bytes: self.config.max_queued_bytes };
         let left = view.left(self.now.unix_ms);
         let identifiers: SmallVec<[u32; 1]> =
             Some(member.identifier).filter(|&i| i != 0).into_iter().collect();
@@ -113,8 +112,10 @@ impl Worker {
                 identifiers,
                 group: Some(Arc::clone(group)),
             };
-            let taken = session.backlog().queue.push(waiting, bound);
-            session.tell_load();
+            let taken = self.enqueue_message(id, waiting);
+            if let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) {
+                session.tell_load();
+            }
             return if taken { Ok(()) } else { Err(NotTaken::Full) };
         }
         let from = match place {

@@ -18,7 +18,7 @@ use runtime::mailbox::{Receiver, Sender, mailbox};
 
 use super::engine::{Faults, SimEngine, Which};
 use crate::config::BrokerConfig;
-use crate::connection::{ConnId, Origin};
+use crate::connection::{ConnId, Entry, Origin};
 use crate::recovery;
 use crate::shared::{Mail, Shared};
 use crate::worker::{Now, Worker};
@@ -84,6 +84,8 @@ pub(crate) struct World {
     config: BrokerConfig,
     /// Nobody compares passwords, until it is said otherwise.
     pub(crate) passwords_wait: bool,
+    /// Whoever connects comes above `accept_rate`.
+    pub(crate) late: bool,
 }
 
 impl World {
@@ -108,6 +110,7 @@ impl World {
             next_tick,
             config,
             passwords_wait: false,
+            late: false,
         }
     }
 
@@ -180,6 +183,10 @@ impl World {
             via: None,
             listener: "tcp://sim".into(),
             allow_anonymous: self.config.listeners.first().is_none_or(|l| l.allow_anonymous),
+            entry: Entry {
+                late: self.late,
+                rates: self.config.listeners.first().map(|l| l.rates).unwrap_or_default(),
+            },
         };
         self.workers[worker].now = now;
         let id = self.workers[worker].open(origin);

@@ -128,6 +128,12 @@ impl<'a> Table<'a> {
         self.parsed(key, text, units::parse_rate)
     }
 
+    /// A rate of bytes such as `"1MiB/s"`, as bytes per second above zero.
+    pub fn byte_rate(&mut self, key: &str) -> Option<u64> {
+        let text = "a rate of bytes such as \"64KiB/s\" or \"1MB/s\", a size from 1B on in each second";
+        self.parsed(key, text, |text| units::parse_size(text.strip_suffix("/s")?).filter(|bytes| *bytes > 0))
+    }
+
     /// One of a few names.
     pub fn choice<T: Clone>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
         let quoted: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();

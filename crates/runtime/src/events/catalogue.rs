@@ -139,6 +139,18 @@ pub enum Event {
         /// How often this connection was denied something so far.
         count: u64,
     },
+    /// A client sends faster than it may and is read more slowly. Told at its first pause and then whenever their number has
+    /// doubled.
+    ClientThrottled {
+        /// The client identifier, once known.
+        clientid: Option<Text>,
+        /// The device's address.
+        peer: SocketAddr,
+        /// Which limit, as its key: `messages_rate` or `bytes_rate`.
+        limit: Text,
+        /// How often its connection paused so far.
+        count: u64,
+    },
     /// The gateway paired a client with a server.
     GatewayConnected {
         /// The client identifier of the CONNECT; empty when the device leaves it to the server.
@@ -266,6 +278,8 @@ pub enum EventType {
     ProtocolViolation,
     /// [`Event::AccessDenied`]
     AccessDenied,
+    /// [`Event::ClientThrottled`]
+    ClientThrottled,
     /// [`Event::GatewayConnected`]
     GatewayConnected,
     /// [`Event::GatewayDisconnected`]
@@ -290,7 +304,7 @@ pub enum EventType {
 
 impl EventType {
     /// Every type, in the order of the discriminants.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::ClientConnected,
         Self::ClientDisconnected,
         Self::ClientRefused,
@@ -300,6 +314,7 @@ impl EventType {
         Self::RequestRefused,
         Self::ProtocolViolation,
         Self::AccessDenied,
+        Self::ClientThrottled,
         Self::GatewayConnected,
         Self::GatewayDisconnected,
         Self::GatewayRefused,
@@ -324,6 +339,7 @@ impl EventType {
             Self::RequestRefused => "request_refused",
             Self::ProtocolViolation => "protocol_violation",
             Self::AccessDenied => "access_denied",
+            Self::ClientThrottled => "client_throttled",
             Self::GatewayConnected => "gateway_connected",
             Self::GatewayDisconnected => "gateway_disconnected",
             Self::GatewayRefused => "gateway_refused",
@@ -351,6 +367,7 @@ impl Event {
             Self::RequestRefused { .. } => EventType::RequestRefused,
             Self::ProtocolViolation { .. } => EventType::ProtocolViolation,
             Self::AccessDenied { .. } => EventType::AccessDenied,
+            Self::ClientThrottled { .. } => EventType::ClientThrottled,
             Self::GatewayConnected { .. } => EventType::GatewayConnected,
             Self::GatewayDisconnected { .. } => EventType::GatewayDisconnected,
             Self::GatewayRefused { .. } => EventType::GatewayRefused,
@@ -376,7 +393,9 @@ impl Event {
             | Self::SessionTakenOver { clientid, .. }
             | Self::SessionExpired { clientid }
             | Self::GatewayDisconnected { clientid, .. } => cut(clientid),
-            Self::ClientRefused { clientid, .. } | Self::ProtocolViolation { clientid, .. } => {
+            Self::ClientRefused { clientid, .. }
+            | Self::ClientThrottled { clientid, .. }
+            | Self::ProtocolViolation { clientid, .. } => {
                 clientid.iter_mut().for_each(cut);
             }
             Self::MessageDropped { clientid, topic, .. } => {
@@ -415,6 +434,7 @@ impl Event {
             | Self::GatewayConnected { clientid, .. }
             | Self::GatewayDisconnected { clientid, .. } => Some(clientid),
             Self::ClientRefused { clientid, .. }
+            | Self::ClientThrottled { clientid, .. }
             | Self::MessageDropped { clientid, .. }
             | Self::ProtocolViolation { clientid, .. } => clientid.as_deref(),
             _ => None,

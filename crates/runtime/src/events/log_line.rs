@@ -25,6 +25,7 @@ pub(super) fn write(event: &Event) {
         | Event::MessageDropped { .. }
         | Event::RequestRefused { .. }
         | Event::AccessDenied { .. }
+        | Event::ClientThrottled { .. }
         | Event::ProtocolViolation { .. } => client(event),
         Event::GatewayConnected { .. }
         | Event::GatewayDisconnected { .. }
@@ -73,6 +74,9 @@ fn client(event: &Event) {
         Event::RequestRefused { clientid, action, topic, reason, detail, count } => {
             warn!(target: BROKER, clientid = &**clientid, %action, topic = &**topic, %reason, detail = &**detail, count,
                 "request refused");
+        }
+        Event::ClientThrottled { clientid, peer, limit, count } => {
+            warn!(target: BROKER, clientid = clientid.as_deref(), %peer, %limit, count, "client throttled");
         }
         Event::AccessDenied { clientid, username, peer, action, topic, count } => {
             let username = username.as_deref();

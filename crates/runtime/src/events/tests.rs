@@ -65,6 +65,12 @@ fn one_of_each() -> Vec<Event> {
             topic: text("a/b"),
             count: 1,
         },
+        Event::ClientThrottled {
+            clientid: Some(clientid.clone()),
+            peer: peer(),
+            limit: text("messages_rate"),
+            count: 1,
+        },
         Event::GatewayConnected {
             clientid: clientid.clone(),
             username,
@@ -277,7 +283,9 @@ fn long_texts_of_peers_are_cut_at_a_character() {
             Event::MessageDropped { clientid, topic, .. } => {
                 (*clientid, *topic) = (Some(Text::clone(&long)), Text::clone(&long));
             }
-            Event::ClientRefused { clientid, .. } | Event::ProtocolViolation { clientid, .. } => {
+            Event::ClientRefused { clientid, .. }
+            | Event::ClientThrottled { clientid, .. }
+            | Event::ProtocolViolation { clientid, .. } => {
                 *clientid = Some(Text::clone(&long));
             }
             Event::ClientDisconnected { clientid, .. }
@@ -292,5 +300,5 @@ fn long_texts_of_peers_are_cut_at_a_character() {
         assert!(id.len() <= MAX_TEXT && id.starts_with("ää") && id.ends_with("ä…"), "{}", id.len());
         assert!(serde_json::to_string(&kept).unwrap().len() < 3 * MAX_TEXT + 512);
     }
-    assert_eq!(events.last_seq(), 10);
+    assert_eq!(events.last_seq(), 11);
 }

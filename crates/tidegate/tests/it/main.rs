@@ -22,6 +22,7 @@ mod hostile_peers;
 mod import;
 mod interoperation;
 mod lifecycle;
+mod limits;
 mod publish_and_subscribe;
 mod reload;
 mod second_signal;
