@@ -33,6 +33,25 @@ fn without_source_addresses_the_kernel_chooses() {
 }
 
 #[test]
+fn a_connection_that_is_begun_does_not_block_and_comes_from_its_address() {
+    block_on(async {
+        let (listener, addr) = server().await;
+        let begun = begin(Some(ip("127.0.0.5")), addr).unwrap();
+        assert!(begun.nodelay().unwrap());
+        let stream = TcpStream::from_std(begun).unwrap();
+        stream.writable().await.unwrap();
+        assert!(stream.take_error().unwrap().is_none());
+        let (_, peer) = listener.accept().await.unwrap();
+        assert_eq!((peer, peer.ip()), (stream.local_addr().unwrap(), ip("127.0.0.5")));
+        // Nothing came, and that is told at once.
+        assert_eq!(stream.try_read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let error = begin(Some(ip("192.0.2.1")), addr).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
+        assert!(error.to_string().contains("no such source address"), "{error}");
+    });
+}
+
+#[test]
 fn source_addresses_are_used_in_turn() {
     block_on(async {
         let (listener, addr) = server().await;
