@@ -8,6 +8,7 @@
 //! Must not know: the file system (included files are handed in), sockets, the running gateway.
 
 mod emit;
+mod haproxy;
 mod model;
 mod nginx;
 
@@ -131,6 +132,17 @@ pub type Include<'a> = dyn FnMut(&str) -> Result<Vec<(String, String)>, String> 
 /// It is not nginx's grammar, nginx itself would refuse it, or nothing of it can be carried over.
 pub fn nginx(file: &str, text: &str, include: &mut Include<'_>) -> Result<Imported, ImportError> {
     finish("nginx", file, nginx::read(file, text, include)?)
+}
+
+/// Finds the value of an environment variable.
+pub type Environment<'a> = dyn Fn(&str) -> Option<String> + 'a;
+
+/// Carries over an HAProxy configuration: its `frontend`, `backend` and `listen` sections in TCP mode.
+///
+/// # Errors
+/// It is not HAProxy's grammar, HAProxy itself would refuse it, or nothing of it can be carried over.
+pub fn haproxy(file: &str, text: &str, environment: &Environment<'_>) -> Result<Imported, ImportError> {
+    finish("haproxy", file, haproxy::read(file, text, environment)?)
 }
 
 /// Fits the model to what `[gateway]` allows and prints it.

@@ -29,6 +29,8 @@ pub(crate) struct Args {
 enum From {
     /// An nginx.conf with a stream { } block, or what stands inside of one
     Nginx(FileArgs),
+    /// An haproxy.cfg with frontend, backend or listen sections in TCP mode
+    Haproxy(FileArgs),
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -48,7 +50,7 @@ struct FileArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> ExitCode {
-    let From::Nginx(file) = &args.from;
+    let (From::Nginx(file) | From::Haproxy(file)) = &args.from;
     match convert(&args.from, file) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
@@ -63,6 +65,7 @@ fn convert(from: &From, args: &FileArgs) -> Result<(), String> {
     let folder = args.file.parent().unwrap_or_else(|| Path::new(""));
     let imported = match from {
         From::Nginx(_) => gateway::import::nginx(&name, &text, &mut |pattern| find(folder, pattern)),
+        From::Haproxy(_) => gateway::import::haproxy(&name, &text, &|name| std::env::var(name).ok()),
     };
     let imported = imported.map_err(|error| {
         if let ImportError::Nothing { notes } = &error {

@@ -1,8 +1,23 @@
 //! What other balancers' files become.
 
+mod haproxy;
 mod nginx;
+mod properties;
+
+use std::path::Path;
+
+use runtime::config::Document;
 
 use super::*;
+use crate::config::GatewayConfig;
+
+/// What the TOML says, to the gateway itself.
+fn judge(imported: &Imported) -> Result<GatewayConfig, Vec<String>> {
+    let document = Document::parse(Path::new("t.toml"), &imported.toml)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let read = document.read(|root| root.table("gateway", crate::config::read));
+    read.map(Option::unwrap).map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
 
 /// Reads nginx's configuration without any included file.
 fn read_nginx(text: &str) -> Result<Imported, ImportError> {
@@ -12,7 +27,33 @@ fn read_nginx(text: &str) -> Result<Imported, ImportError> {
 /// The same where something comes out.
 #[track_caller]
 fn import_nginx(text: &str) -> Imported {
-    read_nginx(text).unwrap_or_else(|error| panic!("{error}: {error:?}"))
+    fine(read_nginx(text))
+}
+
+/// Reads HAProxy's configuration with two variables in its environment.
+fn read_haproxy(text: &str) -> Result<Imported, ImportError> {
+    haproxy("haproxy.cfg", text, &|name| {
+        [("PORT", "1883"), ("HOST", "10.0.0.1")]
+            .into_iter()
+            .find(|(other, _)| *other == name)
+            .map(|(_, v)| v.to_owned())
+    })
+}
+
+/// The same where something comes out.
+#[track_caller]
+fn import_haproxy(text: &str) -> Imported {
+    fine(read_haproxy(text))
+}
+
+/// What came out, once the gateway itself finds nothing wrong in it.
+#[track_caller]
+fn fine(imported: Result<Imported, ImportError>) -> Imported {
+    let imported = imported.unwrap_or_else(|error| panic!("{error}: {error:?}"));
+    if let Err(problems) = judge(&imported) {
+        panic!("{problems:#?}\n{}", imported.toml);
+    }
+    imported
 }
 
 impl Imported {

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::harness::address::{GATE, MQTT, at, own, source};
 use crate::harness::nginx_stream::NginxStream;
-use crate::harness::process::{run, run_with, text};
+use crate::harness::process::{Process, run, run_with, text};
 use crate::harness::server::tidegate;
 use crate::harness::{DEADLINE, Device, Site, Tidegate, device, eventually};
 
@@ -98,7 +98,7 @@ fn reach(takers: &[Taker], balancer: SocketAddr, from: IpAddr, clientid: &str) -
 /// `upstream` has `{}` for the servers' addresses.
 #[track_caller]
 fn as_nginx(upstream: &str, devices: u32) -> Vec<usize> {
-    let takers: Vec<_> = (0..3).map(|_| Taker::start()).collect();
+    let takers: Vec<_> = (0..4).map(|_| Taker::start()).collect();
     let mut upstream = upstream.to_owned();
     for taker in &takers {
         upstream = upstream.replacen("{}", &taker.address().to_string(), 1);
@@ -200,18 +200,56 @@ fn the_header_is_the_one_that_nginx_sends() {
 
 #[test]
 fn a_cut_over_from_nginx_moves_no_device_that_is_hashed() {
-    let servers = "server {} weight=2; server {}; server {} weight=5;";
-    let reached = as_nginx(&format!("hash $remote_addr consistent; {servers}"), 60);
-    assert!((0..3).all(|server| reached.contains(&server)), "{reached:?}");
+    let servers = "server {} weight=2; server {}; server {} weight=5; server {} down;";
+    for hash in ["hash $remote_addr consistent;", "hash $remote_addr;"] {
+        let reached = as_nginx(&format!("{hash} {servers}"), 60);
+        assert!((0..3).all(|server| reached.contains(&server)), "{hash} {reached:?}");
+        assert!(!reached.contains(&3), "{hash} {reached:?}");
+    }
 }
 
 #[test]
 fn turns_are_those_of_nginx() {
-    let reached = as_nginx("server {} weight=3; server {}; server {} weight=2;", 18);
+    let reached = as_nginx("server {} weight=3; server {}; server {} weight=2; server {} down;", 18);
     assert_eq!(
-        (0..3).map(|n| reached.iter().filter(|one| **one == n).count()).collect::<Vec<_>>(),
-        [9, 3, 6]
+        (0..4).map(|n| reached.iter().filter(|one| **one == n).count()).collect::<Vec<_>>(),
+        [9, 3, 6, 0]
     );
+}
+
+#[test]
+fn turns_are_those_of_haproxy_and_an_address_stays_where_it_is() {
+    let takers: Vec<_> = (0..3).map(|_| Taker::start()).collect();
+    let servers: String = takers
+        .iter()
+        .enumerate()
+        .map(|(number, taker)| format!("    server mq{number} {}\n", taker.address()))
+        .collect();
+    let listen = at(own(), GATE);
+    let file = |balance: &str| {
+        format!(
+            "global\n    log stderr format raw local0\n    maxconn 200\n\
+             defaults\n    mode tcp\n    timeout connect 5s\n    timeout client 60s\n    timeout server 60s\n\
+             listen front\n    bind {listen}\n    balance {balance}\n{servers}"
+        )
+    };
+    let turns = gateway("haproxy", &file("roundrobin"), listen);
+    let by_address = gateway("haproxy", &file("source"), listen);
+    let folder = folder(&[("haproxy.cfg", &file("roundrobin"))]);
+    let mut command = std::process::Command::new("haproxy");
+    let _haproxy =
+        Process::start("haproxy", command.arg("-db").arg("-f").arg(folder.path().join("haproxy.cfg")));
+    eventually("haproxy", || TcpStream::connect(listen).ok());
+    // that connection took a turn there, and it takes one here
+    drop(eventually("the turn", || takers.iter().find_map(Taker::take)));
+    reach(&takers, turns.gate(), source(0).into(), "a probe");
+    for number in 1..10 {
+        let (from, clientid) = (source(number * 977).into(), format!("vehicle-{number}"));
+        let before = reach(&takers, listen, from, &clientid);
+        assert_eq!(before, reach(&takers, turns.gate(), from, &clientid), "device {number}");
+        let home = reach(&takers, by_address.gate(), from, &clientid);
+        assert_eq!(home, reach(&takers, by_address.gate(), from, "another device of the same address"));
+    }
 }
 
 #[test]
