@@ -243,6 +243,48 @@ impl RestClient {
         self.post(&Path::new(&["config", "reload"]))
     }
 
+    /// `GET /openapi.json`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn openapi(&self) -> Result<serde_json::Value, ClientError> {
+        self.get(&Path::new(&["openapi.json"]))
+    }
+
+    /// `GET /metrics`, in Prometheus' text format.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn metrics(&self) -> Result<String, ClientError> {
+        let body = self.send(Method::GET, &Path::outside("/metrics"), None)?;
+        String::from_utf8(body).map_err(|_| ClientError::NotThisApi {
+            base: self.base.clone(),
+            what: "metrics that are no text".to_owned(),
+        })
+    }
+
+    /// `GET /livez`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn live(&self) -> Result<(), ClientError> {
+        self.send(Method::GET, &Path::outside("/livez"), None).map(drop)
+    }
+
+    /// `GET /readyz`: why it is not ready; nothing where it is.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn not_ready(&self) -> Result<Vec<String>, ClientError> {
+        match self.send(Method::GET, &Path::outside("/readyz"), None) {
+            Ok(_) => Ok(Vec::new()),
+            Err(ClientError::Problem(problem)) if problem.status == 503 => {
+                Ok(if problem.errors.is_empty() { vec![problem.title] } else { problem.errors })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// The pages of a list from the first to the last: `fetch` asks for one of them.
     ///
     /// A server that hands out the same cursor twice ends the list with an error, so that it has an end.
@@ -366,6 +408,11 @@ impl Path {
             text.push_str(&encode(segment));
         }
         Self { text, has_query: false }
+    }
+
+    /// A path that is not below the API's prefix.
+    fn outside(path: &str) -> Self {
+        Self { text: path.to_owned(), has_query: false }
     }
 
     /// The last segment where `value` can be one, else a query parameter.

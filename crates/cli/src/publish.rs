@@ -22,7 +22,7 @@ const LARGEST_PAYLOAD: u64 = 268_435_455;
 
 /// Publish messages on a topic.
 #[derive(Clone, Debug, clap::Args)]
-#[command(disable_help_flag = true, args_override_self = true)]
+#[command(version, disable_help_flag = true, disable_version_flag = true, args_override_self = true)]
 pub struct Args {
     /// Topic to publish to
     #[arg(short, long, allow_hyphen_values = true)]
@@ -46,6 +46,9 @@ pub struct Args {
     max_inflight: u16,
     #[command(flatten)]
     connection: ConnectionArgs,
+    /// Print the version
+    #[arg(long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
 }
 
 /// What is published.

@@ -25,7 +25,7 @@ use render::{Layout, WallClock};
 
 /// Print the messages of topics.
 #[derive(Clone, Debug, clap::Args)]
-#[command(disable_help_flag = true, args_override_self = true)]
+#[command(version, disable_help_flag = true, disable_version_flag = true, args_override_self = true)]
 pub struct Args {
     /// Topic filter to subscribe to; may be repeated
     #[arg(short, long, allow_hyphen_values = true)]
@@ -75,6 +75,9 @@ pub struct Args {
     no_newline: bool,
     #[command(flatten)]
     connection: ConnectionArgs,
+    /// Print the version
+    #[arg(long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
 }
 
 fn percentage(text: &str) -> Result<f64, String> {

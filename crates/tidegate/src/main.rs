@@ -3,13 +3,14 @@
 mod config;
 mod demo;
 mod import;
+mod manual;
 mod process;
 mod run;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// The access layer for fleets of devices: an MQTT broker and the load balancer in front of it
 #[derive(Debug, Parser)]
@@ -49,6 +50,8 @@ enum Command {
     /// Look at a running process and steer it, through its REST API
     Ctl(cli::ctl::Args),
     Import(import::Args),
+    Completion(manual::CompletionArgs),
+    Man(manual::ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +67,8 @@ fn main() -> ExitCode {
         Some(Command::Simulate(args)) => cli::simulate::run(&args),
         Some(Command::Ctl(args)) => cli::ctl::run(&args),
         Some(Command::Import(args)) => import::run(&args),
+        Some(Command::Completion(args)) => manual::completion(&args, Cli::command()),
+        Some(Command::Man(args)) => manual::man(&args, Cli::command()),
     }
 }
 

@@ -4,6 +4,7 @@
 //! What comes from devices (client ids, topics, user names) is never written to a terminal as it is.
 
 mod events;
+mod process;
 mod rows;
 mod table;
 mod users;
@@ -18,6 +19,7 @@ use clap::{Subcommand, ValueEnum};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+pub use self::process::{MetricsVerb, OpenapiVerb, ProbesVerb};
 use self::rows::{ServerOf, fields};
 use self::table::{Row, Table, printable, write_fields};
 pub use self::users::UsersVerb;
@@ -45,6 +47,9 @@ pub enum Noun {
     /// Connections through the gateway
     #[command(subcommand)]
     Connections(ConnectionsVerb),
+    /// Listeners of the gateway
+    #[command(subcommand)]
+    Listeners(ListenersVerb),
     /// Upstreams of the gateway and their servers
     #[command(subcommand)]
     Upstreams(UpstreamsVerb),
@@ -63,6 +68,15 @@ pub enum Noun {
     /// The configuration
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// Numbers of the process
+    #[command(subcommand)]
+    Metrics(MetricsVerb),
+    /// Whether the process lives and serves
+    #[command(subcommand)]
+    Probes(ProbesVerb),
+    /// The API's description of itself
+    #[command(subcommand)]
+    Openapi(OpenapiVerb),
 }
 
 /// What to do with clients.
@@ -141,11 +155,28 @@ pub enum ConnectionsVerb {
     },
 }
 
+/// What to do with listeners.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ListenersVerb {
+    /// List them with what they count
+    List,
+    /// Show one with all its fields
+    Show {
+        /// Its name, such as tcp://0.0.0.0:1880
+        name: String,
+    },
+}
+
 /// What to do with upstreams.
 #[derive(Clone, Debug, Subcommand)]
 pub enum UpstreamsVerb {
     /// List them with their servers
     List,
+    /// Show one with all its fields and its servers
+    Show {
+        /// The upstream's name
+        upstream: String,
+    },
     /// Give a server no new connections; those it has stay
     Drain(ServerArgs),
     /// Take a server back
@@ -255,6 +286,9 @@ enum Failure {
     /// No password, or no random bytes for its salt.
     #[error("cannot take the password: {0}")]
     Password(#[source] io::Error),
+    /// The process lives and does not serve.
+    #[error("the process is not ready")]
+    NotReady,
     /// The answer cannot be written.
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
@@ -297,6 +331,7 @@ fn execute<W: Write>(args: &Args, screen: &mut Screen<W>) -> Result<(), Failure>
         Noun::Users(_) => Ok(()),
         Noun::Clients(verb) => clients(&client, verb, screen),
         Noun::Connections(verb) => connections(&client, verb, screen),
+        Noun::Listeners(verb) => listeners(&client, verb, screen),
         Noun::Upstreams(verb) => upstreams(&client, verb, screen),
         Noun::Pins(verb) => pins(&client, verb, screen),
         Noun::Nodes(NodesVerb::List) => screen.list([client.nodes().map(|page| page.data)]),
@@ -313,6 +348,9 @@ fn execute<W: Write>(args: &Args, screen: &mut Screen<W>) -> Result<(), Failure>
             }
         }
         Noun::Config(ConfigVerb::Reload) => reload(&client, screen),
+        Noun::Metrics(verb) => process::metrics(&client, verb, screen),
+        Noun::Probes(ProbesVerb::List) => process::probes(&client, screen),
+        Noun::Openapi(OpenapiVerb::Show) => screen.json_value(&client.openapi()?),
     }
 }
 
@@ -368,6 +406,22 @@ fn connections<W: Write>(
     }
 }
 
+fn listeners<W: Write>(
+    client: &RestClient,
+    verb: &ListenersVerb,
+    screen: &mut Screen<W>,
+) -> Result<(), Failure> {
+    let page = client.listeners()?;
+    match verb {
+        ListenersVerb::List => screen.list([Ok(page.data)]),
+        ListenersVerb::Show { name } => {
+            let found = page.data.into_iter().find(|one| one.name == *name);
+            let absent = || Failure::Absent { what: "listener", name: name.clone() };
+            screen.object(&found.ok_or_else(absent)?)
+        }
+    }
+}
+
 fn upstreams<W: Write>(
     client: &RestClient,
     verb: &UpstreamsVerb,
@@ -383,6 +437,11 @@ fn upstreams<W: Write>(
                 upstream.servers.iter().map(|server| ServerOf { upstream: &upstream.name, server })
             });
             return screen.table(&rows.collect::<Vec<_>>());
+        }
+        UpstreamsVerb::Show { upstream } => {
+            let found = client.upstreams()?.data.into_iter().find(|one| one.name == *upstream);
+            let absent = || Failure::Absent { what: "upstream", name: upstream.clone() };
+            return screen.object(&found.ok_or_else(absent)?);
         }
         UpstreamsVerb::Drain(at) => (&at.upstream, client.drain(&at.upstream, &at.server)?),
         UpstreamsVerb::Enable(at) => (&at.upstream, client.enable(&at.upstream, &at.server)?),

@@ -1,7 +1,7 @@
 //! What of each thing stands in a table.
 
 use api::broker::{Client, Subscription};
-use api::gateway::{Connection, Pin, Server};
+use api::gateway::{Connection, Listener, Pin, Server};
 use api::node::Node;
 use serde_json::Value;
 
@@ -101,8 +101,8 @@ impl Row for ServerOf<'_> {
         let server = self.server;
         let tone = match server.state.as_str() {
             "up" => Tone::Good,
-            "draining" => Tone::Watch,
-            "down" => Tone::Bad,
+            "draining" | "down" => Tone::Watch,
+            "unavailable" => Tone::Bad,
             _ => Tone::Plain,
         };
         vec![
@@ -117,6 +117,24 @@ impl Row for ServerOf<'_> {
             Cell::number(&bytes(server.bytes_in)),
             Cell::number(&bytes(server.bytes_out)),
             Cell::maybe(server.last_error.as_deref()),
+        ]
+    }
+}
+
+impl Row for Listener {
+    const TITLES: &'static [&'static str] =
+        &["LISTENER", "UPSTREAM", "PROXY", "CONNECTIONS", "MAX", "ACCEPTED", "SERVED", "REFUSED"];
+
+    fn cells(&self) -> Vec<Cell> {
+        vec![
+            Cell::text(&self.name),
+            Cell::text(&self.upstream),
+            Cell::text(if self.proxy_protocol { "yes" } else { "no" }),
+            Cell::number(&self.connections),
+            Cell::number(&self.max_connections),
+            Cell::number(&self.accepted_total),
+            Cell::number(&self.served_total),
+            Cell::number(&self.refused_total),
         ]
     }
 }

@@ -1,3 +1,5 @@
+mod coverage;
+
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;

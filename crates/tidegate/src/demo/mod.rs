@@ -60,6 +60,9 @@ pub(crate) struct Args {
 fn time(text: &str) -> Result<Duration, String> {
     let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
+    if unit.is_empty() && !number.is_empty() {
+        return Err(format!("a unit is missing: {number}s, {number}m, {number}h or {number}ms"));
+    }
     let millis = match unit {
         "ms" => 1,
         "s" => 1_000,
@@ -215,15 +218,17 @@ fn guide(plan: &Plan) -> String {
     let (host, port) = (bind.ip(), bind.port());
     format!(
         "
-The gateway listens on {bind} and sends each client id to its broker: node1 on {}, node2 on {}.
+The gateway listens on {bind} and sends each client id to its broker: node1 on {} or
+node2 on {}.
   APIs        {} (node1)   {} (node2)   {api} (gateway)
   look        tidegate ctl --api {api} connections list
               tidegate ctl --api {} clients list
               curl -s {api}/api/v1/gateway/connections/vehicle-001
   listen      mosquitto_sub -h {host} -p {port} -t 'fleet/#' -v
   talk        mosquitto_pub -h {host} -p {port} -t fleet/vehicle-001/command -m honk -i you
-The two brokers are independent of each other: a subscriber sees the vehicles of the broker it lands on, which its client id
-decides (-i NAME); without one the gateway takes the brokers in turn. The brokers take connections from the gateway only (PROXY protocol).
+The two brokers are independent of each other: a subscriber sees the vehicles of the broker it lands on,
+which its client id decides (-i NAME); without one the gateway takes the brokers in turn. The brokers take
+connections from the gateway only (PROXY protocol).
 Ctrl-C ends the demo.
 ",
         one.mqtt,
@@ -341,5 +346,15 @@ mod tests {
         for wrong in ["", "30", "s", "0s", "-1s", "1.5s", "30 s", "9999h", "99999999999999999999s"] {
             assert!(time(wrong).is_err(), "{wrong}");
         }
+        assert_eq!(time("30").unwrap_err(), "a unit is missing: 30s, 30m, 30h or 30ms");
+    }
+
+    #[test]
+    fn what_it_says_first_fits_a_terminal() {
+        let mut args = Args::for_tests();
+        (args.gateway_port, args.broker_port, args.api_port) = (65_000, 65_001, 65_003);
+        let guide = guide(&args.plan().unwrap());
+        let widest = guide.lines().map(str::len).max();
+        assert!(widest <= Some(120), "{widest:?}\n{guide}");
     }
 }

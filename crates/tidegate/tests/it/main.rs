@@ -23,6 +23,7 @@ mod import;
 mod interoperation;
 mod lifecycle;
 mod limits;
+mod manual;
 mod publish_and_subscribe;
 mod reload;
 mod second_signal;

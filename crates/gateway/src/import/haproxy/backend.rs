@@ -403,7 +403,7 @@ fn sources(proxy: &Proxy<'_>, upstream: &mut Upstream) {
     let whole = line.words.get(1).and_then(|text| text.parse::<IpAddr>().ok());
     match (whole, host) {
         (Some(ip), _) | (None, Some(Host::Ip(ip))) if line.words.len() == 2 => {
-            upstream.source_addresses.push(ip)
+            upstream.source_addresses.push(ip);
         }
         _ => {
             let why = "source addresses are addresses of this machine; devices' own addresses go into the PROXY header";
