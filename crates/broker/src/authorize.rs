@@ -42,6 +42,15 @@ impl Conn {
     }
 }
 
+/// The topic that rules are about: `$delayed/{seconds}/{topic}` says when, not where.
+fn meant(topic: &str) -> &str {
+    let delayed = topic.strip_prefix("$delayed/").and_then(|rest| rest.split_once('/'));
+    match delayed {
+        Some((seconds, topic)) if !topic.is_empty() && seconds.bytes().all(|b| b.is_ascii_digit()) => topic,
+        _ => topic,
+    }
+}
+
 /// Asks something of the policy of a connected client.
 fn ask<T>(conn: &mut Conn, rules: &Arc<Rules>, question: impl FnOnce(&mut Policy) -> T) -> Option<T> {
     let client_id = Arc::clone(&conn.session.as_ref()?.client_id);
@@ -58,7 +67,8 @@ impl Worker {
         else {
             return false;
         };
-        let asked = |policy: &mut Policy| policy.publish(&publish.topic, publish.qos, publish.retain);
+        let topic = meant(&publish.topic);
+        let asked = |policy: &mut Policy| policy.publish(topic, publish.qos, publish.retain);
         // nearly always the policy is there: then nothing is counted up or down for the names
         let permission = match &mut conn.policy {
             Some(known) if known.is_of(rules) => Some(asked(known)),
@@ -152,5 +162,19 @@ impl Worker {
             topic: topic.into(),
             count,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Otherwise a rule that denies would not be asked for what comes later.
+    #[test]
+    fn a_message_that_is_to_come_later_is_judged_by_where_it_goes() {
+        assert_eq!(meant("$delayed/5/secret/x"), "secret/x");
+        for topic in ["$delayed/5", "$delayed/5/", "$delayed/soon/x", "a/$delayed/5/x", "a"] {
+            assert_eq!(meant(topic), topic);
+        }
     }
 }
