@@ -69,6 +69,8 @@ pub struct BrokerConfig {
     pub check_payload_format: bool,
     /// `$exclusive/{filter}` is understood. Default true.
     pub exclusive_subscription: bool,
+    /// Messages that wait to be published later, over all clients; 0: none are taken. Default 100,000.
+    pub max_delayed_messages: usize,
     /// `topic_rewrite`. Default none.
     pub topic_rewrite: Rewriting,
     /// `auto_subscribe`. Default none.
@@ -181,6 +183,7 @@ impl Default for BrokerConfig {
             max_keep_alive: None,
             check_payload_format: false,
             exclusive_subscription: true,
+            max_delayed_messages: 100_000,
             topic_rewrite: Rewriting::default(),
             auto_subscribe: Arc::default(),
             shared_subscription_available: true,
@@ -259,6 +262,8 @@ pub fn read(table: &mut Table<'_>) -> BrokerConfig {
         max_keep_alive: keep_alive(table, "max_keep_alive"),
         check_payload_format: table.bool("check_payload_format").unwrap_or(d.check_payload_format),
         exclusive_subscription: table.bool("exclusive_subscription").unwrap_or(d.exclusive_subscription),
+        max_delayed_messages: integer(table, "max_delayed_messages", 0..=100_000_000)
+            .unwrap_or(d.max_delayed_messages),
         topic_rewrite: table.tables("topic_rewrite", |t, _| read_rewrite(t)).into_iter().flatten().collect(),
         auto_subscribe: table
             .tables("auto_subscribe", |t, _| read_auto_subscription(t))

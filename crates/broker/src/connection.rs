@@ -32,6 +32,11 @@ pub(crate) struct ConnId {
     pub(crate) generation: u32,
 }
 
+impl ConnId {
+    /// No connection: whose acknowledgements are for a delayed message.
+    pub(crate) const DELAYED: Self = Self { slot: u32::MAX, generation: 0 };
+}
+
 /// What is known of a proxy before us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Via {

@@ -13,6 +13,7 @@ pub mod auto_subscribe;
 pub mod config;
 mod connect;
 mod connection;
+mod delayed;
 mod deliver;
 mod disconnect;
 mod door;

@@ -120,6 +120,7 @@ pub(crate) struct WorkerMetrics {
     pub(crate) sent_bytes: Counter,
     pub(crate) dropped: [Counter; Drop::ALL.len()],
     pub(crate) refused_requests: [Counter; Refusal::ALL.len()],
+    pub(crate) delayed_published: Counter,
     pub(crate) topics_rewritten: Counter,
     pub(crate) topics_not_rewritten: Counter,
     pub(crate) throttles: [Counter; Flow::ALL.len()],
@@ -198,6 +199,9 @@ static REWRITES: Desc = counter(
     "Topics and filters that a rule of topic_rewrite was for, by whether the result could be used",
     &["result"],
 );
+static DELAYED: Desc = gauge("tidegate_broker_delayed_messages", "Messages that are published later");
+static DELAYED_PUBLISHED: Desc =
+    counter("tidegate_broker_delayed_messages_published_total", "Delayed messages that became due", &[]);
 static EXCLUSIVE: Desc =
     gauge("tidegate_broker_exclusive_subscriptions", "Filters that one session has for itself");
 static THROTTLES: Desc = counter(
@@ -302,6 +306,8 @@ impl Collect for BrokerCollector {
         }
         out.sample(&REWRITES, &["rewritten"], sum(&|m| m.topics_rewritten.get()));
         out.sample(&REWRITES, &["unusable"], sum(&|m| m.topics_not_rewritten.get()));
+        out.sample(&DELAYED, &[], shared.delayed.len() as f64);
+        out.sample(&DELAYED_PUBLISHED, &[], sum(&|m| m.delayed_published.get()));
         out.sample(&EXCLUSIVE, &[], shared.exclusive.len() as f64);
         for flow in Flow::ALL {
             out.sample(&THROTTLES, &[flow.name()], sum(&|m| m.throttles[flow as usize].get()));

@@ -12,6 +12,7 @@ use mqtt::packet::{Publish, PublishProperties};
 use mqtt::{PacketId, QoS, ReasonCode};
 
 use crate::connection::{AckKind, AckRef, ConnId, PendingAck};
+use crate::delayed;
 use crate::message::{View, expiry_of};
 use crate::metrics::Drop;
 use crate::refusal::Refusal;
@@ -107,10 +108,20 @@ impl Worker {
     }
 
     fn judge_publish(&self, publish: &Publish<'_>) -> Option<Refusal> {
-        if publish.topic.starts_with("$SYS/") {
+        let topic = match delayed::parse(&publish.topic) {
+            None => &*publish.topic,
+            Some(Ok(later)) if later.due(self.now.unix_ms).is_some() => {
+                if self.shared.delayed.len() >= self.config.max_delayed_messages {
+                    return Some(Refusal::DelayedQuota);
+                }
+                later.topic
+            }
+            Some(_) => return Some(Refusal::DelayedTopic),
+        };
+        if topic.starts_with("$SYS/") {
             return Some(Refusal::SystemTopic);
         }
-        if publish.topic.bytes().filter(|&b| b == b'/').count() >= self.config.max_topic_levels {
+        if topic.bytes().filter(|&b| b == b'/').count() >= self.config.max_topic_levels {
             return Some(Refusal::TopicLevels);
         }
         (self.config.check_payload_format && !is_as_it_says(&publish.properties, &publish.payload))
@@ -224,8 +235,11 @@ impl Worker {
         ack: Option<AckRef>,
         dedupe: Option<u128>,
     ) -> Distributed {
-        let mut done = Distributed::default();
         let publish = view.publish;
+        if let Some(Ok(later)) = delayed::parse(&publish.topic) {
+            return self.delay(view, later, ack);
+        }
+        let mut done = Distributed::default();
         if publish.retain {
             self.retain(view, ack, &mut done);
             if done.refused.is_some() {

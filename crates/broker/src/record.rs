@@ -66,6 +66,22 @@ pub(crate) fn retained_prefix() -> Key {
     Key::of("r", &[]).below()
 }
 
+/// `default/d/<due, number>`: a message that is published later.
+pub(crate) fn delayed_key(due_unix_ms: u64, number: u64) -> Key {
+    let id = (u128::from(due_unix_ms) << 64) | u128::from(number);
+    Key::of("d", &[&id.to_be_bytes()])
+}
+
+pub(crate) fn delayed_prefix() -> Key {
+    Key::of("d", &[]).below()
+}
+
+/// What a [`delayed_key`] was made of.
+pub(crate) fn delayed_of(key: &Key) -> Option<(u64, u64)> {
+    let id = u128::from_be_bytes(key.last_part().try_into().ok()?);
+    Some(((id >> 64) as u64, id as u64))
+}
+
 /// The shard of a topic. The hash is part of the data's format and never changes.
 pub(crate) fn shard_of(topic: &str, shards: u16) -> Shard {
     let hash = xxhash_rust::xxh3::xxh3_64(topic.as_bytes());
@@ -351,6 +367,13 @@ mod tests {
             if let Some(mut reader) = Reader::versioned(&bytes) {
                 while !reader.is_empty() && reader.message().is_some() {}
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_key_of_a_delayed_message_says_when(due: u64, number: u64) {
+            prop_assert_eq!(delayed_of(&delayed_key(due, number)), Some((due, number)));
         }
     }
 

@@ -137,6 +137,12 @@ pub(crate) fn recover(shared: &Arc<Shared>, unix_ms: u64) -> Result<Recovered, E
     if !matches!(inbox.wait()?, Arrival::WatchReady { .. }) {
         return Err(EngineError::Unknown);
     }
+    for found in inbox.scan(&*engine, port, &record::delayed_prefix())? {
+        match record::delayed_of(&found.key) {
+            Some((due, number)) => shared.delayed.recovered(due, number),
+            None => tracing::error!(key = ?found.key, "the key of a delayed message is damaged"),
+        }
+    }
     let mut wills: HashMap<String, (u32, Arc<Message>)> = HashMap::new();
     for found in inbox.scan(&*engine, port, &record::will_prefix())? {
         let will = Reader::versioned(&found.value)

@@ -27,6 +27,10 @@ pub(crate) enum Refusal {
     PublishDenied,
     /// SUBSCRIBE to a filter that the rules file does not allow the client.
     SubscribeDenied,
+    /// PUBLISH to `$delayed/` with what is no delay and a topic.
+    DelayedTopic,
+    /// PUBLISH to `$delayed/` when `max_delayed_messages` wait.
+    DelayedQuota,
     /// SUBSCRIBE with what is no topic filter.
     FilterInvalid,
     /// SUBSCRIBE to a filter with more levels than `max_topic_levels`.
@@ -42,12 +46,14 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::SystemTopic,
         Self::TopicLevels,
         Self::PayloadFormat,
         Self::PublishDenied,
         Self::SubscribeDenied,
+        Self::DelayedTopic,
+        Self::DelayedQuota,
         Self::FilterInvalid,
         Self::FilterLevels,
         Self::Subscriptions,
@@ -63,6 +69,8 @@ impl Refusal {
             Self::TopicLevels => "topic_levels",
             Self::PayloadFormat => "payload_format",
             Self::PublishDenied | Self::SubscribeDenied => "acl",
+            Self::DelayedTopic => "delayed_topic",
+            Self::DelayedQuota => "max_delayed_messages",
             Self::FilterInvalid => "filter_invalid",
             Self::FilterLevels => "filter_levels",
             Self::Subscriptions => "max_subscriptions",
@@ -76,10 +84,10 @@ impl Refusal {
     pub(crate) const fn reason(self) -> ReasonCode {
         match self {
             Self::SystemTopic | Self::PublishDenied | Self::SubscribeDenied => ReasonCode::NotAuthorized,
-            Self::TopicLevels => ReasonCode::TopicNameInvalid,
+            Self::TopicLevels | Self::DelayedTopic => ReasonCode::TopicNameInvalid,
             Self::PayloadFormat => ReasonCode::PayloadFormatInvalid,
             Self::FilterInvalid | Self::FilterLevels | Self::ExclusiveOff => ReasonCode::TopicFilterInvalid,
-            Self::Subscriptions | Self::Exclusive => ReasonCode::QuotaExceeded,
+            Self::DelayedQuota | Self::Subscriptions | Self::Exclusive => ReasonCode::QuotaExceeded,
             Self::Wildcard => ReasonCode::WildcardSubscriptionsNotSupported,
         }
     }
@@ -92,6 +100,8 @@ impl Refusal {
             Self::PayloadFormat => "the payload is not UTF-8 though its format indicator says so",
             Self::PublishDenied => "the rules do not allow this client to publish to the topic",
             Self::SubscribeDenied => "the rules do not allow this client to subscribe to the filter",
+            Self::DelayedTopic => "behind $delayed/ come 1 to 4294967 seconds, a slash and a topic",
+            Self::DelayedQuota => "as many messages are delayed as may be",
             Self::FilterInvalid => "not a topic filter",
             Self::FilterLevels => "the topic filter has too many levels",
             Self::Subscriptions => "the session has as many subscriptions as it may have",
@@ -104,7 +114,12 @@ impl Refusal {
     /// `publish` or `subscribe`.
     pub(crate) const fn action(self) -> &'static str {
         match self {
-            Self::SystemTopic | Self::TopicLevels | Self::PayloadFormat | Self::PublishDenied => "publish",
+            Self::SystemTopic
+            | Self::TopicLevels
+            | Self::PayloadFormat
+            | Self::PublishDenied
+            | Self::DelayedTopic
+            | Self::DelayedQuota => "publish",
             Self::SubscribeDenied
             | Self::FilterInvalid
             | Self::FilterLevels

@@ -11,6 +11,7 @@ use runtime::events::Events;
 use runtime::mailbox::Sender;
 
 use crate::config::BrokerConfig;
+use crate::delayed::Schedule;
 use crate::exclusive::Exclusive;
 use crate::message::Message;
 use crate::metrics::WorkerMetrics;
@@ -63,6 +64,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) store: SessionStore,
     pub(crate) exclusive: Exclusive,
+    pub(crate) delayed: Schedule,
     /// The replica of the register's retained records that a watch keeps up to date.
     pub(crate) retained: RwLock<Retained<Arc<Message>>>,
     pub(crate) mailboxes: Vec<Sender<Mail>>,
@@ -100,6 +102,7 @@ impl Shared {
             registry: Registry::new(),
             store: SessionStore::new(),
             exclusive: Exclusive::default(),
+            delayed: Schedule::new((started_at << 20) | 1),
             retained: RwLock::new(Retained::new()),
             metrics: (0..workers).map(|_| Arc::default()).collect(),
             floors: (0..workers * usize::from(guarantees.shards)).map(|_| AtomicU64::new(u64::MAX)).collect(),

@@ -4,6 +4,7 @@ mod access;
 mod bounds;
 mod capabilities;
 mod clauses;
+mod delayed;
 mod failure;
 mod life;
 mod limits;

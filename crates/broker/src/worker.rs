@@ -25,6 +25,7 @@ use slab::Slab;
 
 use crate::config::BrokerConfig;
 use crate::connection::{AckRef, Conn, ConnId, End, Origin, Phase};
+use crate::delayed::{Publishing, Writing};
 use crate::deliver::Templates;
 use crate::door::{Limit, Told};
 use crate::log::Log;
@@ -74,6 +75,12 @@ pub(crate) enum Waiting {
     Expired,
     /// The removal of records of a client id that nobody has: it is free then.
     Removed(Arc<str>),
+    /// The record of a message that is published later.
+    Delayed(Writing),
+    /// Such a record, when it is due: its time and its number.
+    DelayedDue(u64, u64),
+    /// The removal of such a record.
+    DelayedGone,
     /// Nobody waits; only errors matter.
     Nobody(&'static str),
 }
@@ -143,6 +150,9 @@ pub(crate) struct Worker {
     /// Open connections that came too fast.
     pub(crate) late: usize,
     pub(crate) told: [Told; Limit::ALL.len()],
+    /// Delayed messages that are being published, and how many are read, published or removed.
+    pub(crate) delayed_publishing: HashMap<u64, Publishing>,
+    pub(crate) delayed_under_way: usize,
     turn_wanted: bool,
     ticks: u64,
     /// Whoever still comes is sent away at once.
@@ -178,6 +188,8 @@ impl Worker {
             congested: false,
             searching: Vec::new(),
             durable_sessions: 0,
+            delayed_publishing: HashMap::new(),
+            delayed_under_way: 0,
             rewriter: Rewriter::new(&shared.config.load().topic_rewrite),
             paused: Paused::default(),
             late: 0,
@@ -297,6 +309,7 @@ impl Worker {
             self.checkpoint_groups();
         }
         if self.id == 0 {
+            self.publish_delayed();
             self.housekeeping(self.ticks);
         }
     }

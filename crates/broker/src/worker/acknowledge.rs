@@ -85,6 +85,10 @@ impl Worker {
 
     /// One of the operations an acknowledgement waits for is done.
     pub(crate) fn ack_done(&mut self, ack: AckRef, failed: Option<ReasonCode>) {
+        if ack.conn == ConnId::DELAYED {
+            self.delayed_step(ack.seq, failed.is_some());
+            return;
+        }
         let metrics = Arc::clone(&self.metrics);
         let Some(conn) = self.conn_mut(ack.conn) else { return };
         let Some(index) = ack.seq.checked_sub(conn.acks_first) else { return };

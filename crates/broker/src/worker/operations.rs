@@ -7,7 +7,7 @@ use std::rc::Rc;
 use engine::{Arrival, EngineError, Expect, Op, Pos, Reply, Token, Write};
 
 use super::{BUSY_PATIENCE, InEngine, RETRY_AFTER, Waiting, Worker, reason_of, token_index};
-use crate::connection::{AckKind, AckRef, Phase};
+use crate::connection::{AckKind, AckRef, ConnId, Phase};
 
 impl Worker {
     /// Submits an operation at the end of the turn.
@@ -115,6 +115,9 @@ impl Worker {
                     self.tell_released(owner);
                 }
             }
+            Waiting::Delayed(writing) => self.delay_written(writing, result.err()),
+            Waiting::DelayedDue(due, number) => self.delayed_read(due, number, result),
+            Waiting::DelayedGone => self.delayed_gone(),
             Waiting::Nobody(_) => {}
         }
     }
@@ -135,6 +138,10 @@ impl Worker {
                 let ack = *ack;
                 self.may_refuse(ack)
             }
+            Waiting::Delayed(writing) => {
+                let ack = writing.ack;
+                ack.is_none_or(|ack| self.may_refuse(ack))
+            }
             Waiting::Nobody("retain") => true,
             Waiting::Opened(_) | Waiting::Subscribed(..) | Waiting::Nobody("checkpoint") => !patient,
             Waiting::Closed(id) => {
@@ -151,6 +158,10 @@ impl Worker {
 
     /// A PUBCOMP cannot refuse (3.7.2.1): PUBREC has taken the message, and its record must go before the packet id is free.
     fn may_refuse(&self, ack: AckRef) -> bool {
+        if ack.conn == ConnId::DELAYED {
+            // it was taken long ago
+            return false;
+        }
         let Some(conn) = self.conn(ack.conn) else { return true };
         let index = ack.seq.checked_sub(conn.acks_first).and_then(|i| usize::try_from(i).ok());
         index.and_then(|i| conn.acks.get(i)).is_none_or(|a| a.kind != AckKind::Pubcomp)
