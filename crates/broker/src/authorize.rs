@@ -12,6 +12,7 @@ use runtime::events::Event;
 
 use crate::config::DenyAction;
 use crate::connection::{Conn, ConnId, End};
+use crate::delayed;
 use crate::exclusive;
 use crate::refusal::Refusal;
 use crate::worker::Worker;
@@ -42,15 +43,6 @@ impl Conn {
     }
 }
 
-/// The topic that rules are about: `$delayed/{seconds}/{topic}` says when, not where.
-fn meant(topic: &str) -> &str {
-    let delayed = topic.strip_prefix("$delayed/").and_then(|rest| rest.split_once('/'));
-    match delayed {
-        Some((seconds, topic)) if !topic.is_empty() && seconds.bytes().all(|b| b.is_ascii_digit()) => topic,
-        _ => topic,
-    }
-}
-
 /// Asks something of the policy of a connected client.
 fn ask<T>(conn: &mut Conn, rules: &Arc<Rules>, question: impl FnOnce(&mut Policy) -> T) -> Option<T> {
     let client_id = Arc::clone(&conn.session.as_ref()?.client_id);
@@ -67,7 +59,8 @@ impl Worker {
         else {
             return false;
         };
-        let topic = meant(&publish.topic);
+        // a message that is published later must not go where it may not go now
+        let topic = delayed::target(&publish.topic);
         let asked = |policy: &mut Policy| policy.publish(topic, publish.qos, publish.retain);
         // nearly always the policy is there: then nothing is counted up or down for the names
         let permission = match &mut conn.policy {
@@ -172,9 +165,9 @@ mod tests {
     /// Otherwise a rule that denies would not be asked for what comes later.
     #[test]
     fn a_message_that_is_to_come_later_is_judged_by_where_it_goes() {
-        assert_eq!(meant("$delayed/5/secret/x"), "secret/x");
+        assert_eq!(delayed::target("$delayed/5/secret/x"), "secret/x");
         for topic in ["$delayed/5", "$delayed/5/", "$delayed/soon/x", "a/$delayed/5/x", "a"] {
-            assert_eq!(meant(topic), topic);
+            assert_eq!(delayed::target(topic), topic);
         }
     }
 }

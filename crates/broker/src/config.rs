@@ -71,6 +71,10 @@ pub struct BrokerConfig {
     pub exclusive_subscription: bool,
     /// Messages that wait to be published later, over all clients; 0: none are taken. Default 100,000.
     pub max_delayed_messages: usize,
+    /// How often `$SYS` is published; zero: never. Default 10 s.
+    pub sys_interval: Duration,
+    /// That clients come and go is told below `$SYS/brokers/{node}/clients/`. Default true.
+    pub sys_client_events: bool,
     /// `topic_rewrite`. Default none.
     pub topic_rewrite: Rewriting,
     /// `auto_subscribe`. Default none.
@@ -184,6 +188,8 @@ impl Default for BrokerConfig {
             check_payload_format: false,
             exclusive_subscription: true,
             max_delayed_messages: 100_000,
+            sys_interval: Duration::from_secs(10),
+            sys_client_events: true,
             topic_rewrite: Rewriting::default(),
             auto_subscribe: Arc::default(),
             shared_subscription_available: true,
@@ -264,6 +270,10 @@ pub fn read(table: &mut Table<'_>) -> BrokerConfig {
         exclusive_subscription: table.bool("exclusive_subscription").unwrap_or(d.exclusive_subscription),
         max_delayed_messages: integer(table, "max_delayed_messages", 0..=100_000_000)
             .unwrap_or(d.max_delayed_messages),
+        sys_interval: table
+            .duration("sys_interval", Duration::ZERO..=Duration::from_secs(86_400))
+            .unwrap_or(d.sys_interval),
+        sys_client_events: table.bool("sys_client_events").unwrap_or(d.sys_client_events),
         topic_rewrite: table.tables("topic_rewrite", |t, _| read_rewrite(t)).into_iter().flatten().collect(),
         auto_subscribe: table
             .tables("auto_subscribe", |t, _| read_auto_subscription(t))

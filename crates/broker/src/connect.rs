@@ -492,6 +492,7 @@ impl Worker {
             conn.greeted = true;
         }
         self.tell_connected(id, &client_id);
+        self.publish_client_event(id, None);
         self.auto_subscribe(id);
         let keep_alive = self.conn(id).map_or(0, |c| c.keep_alive_ms);
         let keep_alive = Duration::from_millis(u64::from(keep_alive));

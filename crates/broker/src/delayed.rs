@@ -52,6 +52,14 @@ pub(crate) fn parse(topic: &str) -> Option<Result<Delayed<'_>, Malformed>> {
     Some(parsed.ok_or(Malformed))
 }
 
+/// Where a message goes in the end: what rules about topics are asked about.
+pub(crate) fn target(topic: &str) -> &str {
+    match parse(topic) {
+        Some(Ok(delayed)) => delayed.topic,
+        _ => topic,
+    }
+}
+
 /// The prefix is there, and what follows is no delay and a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
@@ -171,7 +179,7 @@ impl Worker {
     }
 
     /// The record is written, or cannot be.
-    pub(crate) fn delay_written(&mut self, writing: Writing, error: Option<EngineError>) {
+    pub(crate) fn delay_written(&mut self, writing: &Writing, error: Option<EngineError>) {
         match error {
             None => self.shared.delayed.written(writing.due, writing.number),
             Some(_) => self.shared.delayed.ended(),

@@ -13,6 +13,7 @@ use crate::metrics::Drop;
 use crate::queue::Waiting;
 use crate::router::{Hit, Own, SessionKey};
 use crate::session::InFlight;
+use crate::system_topics::is_system;
 use crate::topic_alias::Choice;
 use crate::worker::Worker;
 
@@ -279,6 +280,7 @@ impl Worker {
     fn account(&mut self, id: ConnId, view: View<'_>, qos: QoS, written: bool) -> bool {
         if written {
             self.metrics.sent[qos as usize].inc();
+            self.metrics.payload_sent.add(view.publish.payload.len() as u64);
             if let Some(conn) = self.conn_mut(id) {
                 conn.send_msg += 1;
             }
@@ -404,7 +406,8 @@ impl Worker {
             let retained = self.shared.retained.read().unwrap_or_else(std::sync::PoisonError::into_inner);
             retained.get(&next.message.publish.topic).is_some_and(|m| Arc::ptr_eq(m, &next.message))
         };
-        if !current {
+        // what the broker tells of itself is made anew all the time
+        if !current && !is_system(&next.message.publish.topic) {
             return;
         }
         let view = next.message.view();

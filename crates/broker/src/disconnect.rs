@@ -122,6 +122,7 @@ impl Worker {
         if conn.greeted {
             self.metrics.disconnects.inc();
             self.tell_disconnected(id, &end);
+            self.publish_client_event(id, Some(end.word()));
         }
         let Some(conn) = self.conn_mut(id) else { return };
         if end == End::Kicked
@@ -333,6 +334,7 @@ impl Worker {
             match due {
                 Due::Will(client_id, message) => self.publish_owed_will(client_id, &message),
                 Due::Expired(offline) => {
+                    self.metrics.sessions_expired.inc();
                     self.shared
                         .events
                         .emit(Event::SessionExpired { clientid: Arc::clone(&offline.client_id) });

@@ -42,6 +42,7 @@ mod sim;
 mod start;
 mod subscribe;
 mod subscriptions;
+mod system_topics;
 #[cfg(test)]
 mod tests;
 mod throttle;

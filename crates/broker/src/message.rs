@@ -11,8 +11,7 @@ use crate::router::SessionKey;
 /// `expires_at` of a message that never expires.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-/// Publisher of messages of nobody who is connected.
-#[cfg(test)]
+/// Publisher of messages of the broker itself.
 pub(crate) const NOBODY: SessionKey = SessionKey(0);
 
 /// A message that waits somewhere: in a queue, in a mailbox, in the retained store.

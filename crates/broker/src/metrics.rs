@@ -28,10 +28,12 @@ pub(crate) enum Drop {
     Engine,
     /// A shared subscription without a connected member.
     NoMember,
+    /// That a client came or went, beyond what is told of it in a second.
+    SysClientEvents,
 }
 
 impl Drop {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::OutboundFull,
         Self::QueueFull,
         Self::Expired,
@@ -39,6 +41,7 @@ impl Drop {
         Self::LogTrimmed,
         Self::Engine,
         Self::NoMember,
+        Self::SysClientEvents,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -50,6 +53,7 @@ impl Drop {
             Self::LogTrimmed => "log_trimmed",
             Self::Engine => "engine",
             Self::NoMember => "no_member",
+            Self::SysClientEvents => "sys_client_events",
         }
     }
 }
@@ -120,6 +124,12 @@ pub(crate) struct WorkerMetrics {
     pub(crate) sent_bytes: Counter,
     pub(crate) dropped: [Counter; Drop::ALL.len()],
     pub(crate) refused_requests: [Counter; Refusal::ALL.len()],
+    pub(crate) packets_received: Counter,
+    pub(crate) packets_sent: Counter,
+    /// Bytes of the payloads of PUBLISH.
+    pub(crate) payload_received: Counter,
+    pub(crate) payload_sent: Counter,
+    pub(crate) sessions_expired: Counter,
     pub(crate) delayed_published: Counter,
     pub(crate) topics_rewritten: Counter,
     pub(crate) topics_not_rewritten: Counter,
@@ -199,6 +209,22 @@ static REWRITES: Desc = counter(
     "Topics and filters that a rule of topic_rewrite was for, by whether the result could be used",
     &["result"],
 );
+static PACKETS_RECEIVED: Desc =
+    counter("tidegate_broker_packets_received_total", "Packets of all types received from clients", &[]);
+static PACKETS_SENT: Desc =
+    counter("tidegate_broker_packets_sent_total", "Packets of all types sent to clients", &[]);
+static PAYLOAD_RECEIVED: Desc = counter(
+    "tidegate_broker_messages_received_bytes_total",
+    "Bytes of the payloads of PUBLISH packets received",
+    &[],
+);
+static PAYLOAD_SENT: Desc = counter(
+    "tidegate_broker_messages_sent_bytes_total",
+    "Bytes of the payloads of PUBLISH packets sent",
+    &[],
+);
+static SESSIONS_EXPIRED: Desc =
+    counter("tidegate_broker_sessions_expired_total", "Sessions whose expiry interval was over", &[]);
 static DELAYED: Desc = gauge("tidegate_broker_delayed_messages", "Messages that are published later");
 static DELAYED_PUBLISHED: Desc =
     counter("tidegate_broker_delayed_messages_published_total", "Delayed messages that became due", &[]);
@@ -306,6 +332,11 @@ impl Collect for BrokerCollector {
         }
         out.sample(&REWRITES, &["rewritten"], sum(&|m| m.topics_rewritten.get()));
         out.sample(&REWRITES, &["unusable"], sum(&|m| m.topics_not_rewritten.get()));
+        out.sample(&PACKETS_RECEIVED, &[], sum(&|m| m.packets_received.get()));
+        out.sample(&PACKETS_SENT, &[], sum(&|m| m.packets_sent.get()));
+        out.sample(&PAYLOAD_RECEIVED, &[], sum(&|m| m.payload_received.get()));
+        out.sample(&PAYLOAD_SENT, &[], sum(&|m| m.payload_sent.get()));
+        out.sample(&SESSIONS_EXPIRED, &[], sum(&|m| m.sessions_expired.get()));
         out.sample(&DELAYED, &[], shared.delayed.len() as f64);
         out.sample(&DELAYED_PUBLISHED, &[], sum(&|m| m.delayed_published.get()));
         out.sample(&EXCLUSIVE, &[], shared.exclusive.len() as f64);

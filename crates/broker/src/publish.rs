@@ -41,6 +41,7 @@ impl Worker {
     /// what it has become, then the flow of its QoS begins.
     pub(crate) fn on_publish(&mut self, id: ConnId, publish: Publish<'_>) {
         self.metrics.received[publish.qos as usize].inc();
+        self.metrics.payload_received.add(publish.payload.len() as u64);
         let Some(conn) = self.conn_mut(id) else { return };
         conn.recv_msg += 1;
         if conn.throttle.is_some() {

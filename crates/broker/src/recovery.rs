@@ -1,6 +1,7 @@
 //! What a broker reads from its engine before it serves: the end of the log, the sessions that wait, the wills that were owed,
 //! the retained messages. With the memory engine there is nothing; the code is the same for all.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -55,14 +56,17 @@ fn apply_retained(shared: &Shared, changes: Vec<Change>) {
     let mut retained = shared.retained.write().unwrap_or_else(PoisonError::into_inner);
     for change in changes {
         let Ok(topic) = String::from_utf8(change.key.last_part()) else { continue };
+        let bytes = |message: Option<Arc<Message>>| message.map_or(0, |m| m.publish.payload.len() as u64);
         match change.value {
             None => {
-                retained.remove(&topic);
+                shared.retained_bytes.fetch_sub(bytes(retained.remove(&topic)), Ordering::Relaxed);
             }
             Some(value) => {
                 match Reader::versioned(&value).and_then(|mut r| Some(r.message()?.view().to_message())) {
                     Some(message) => {
-                        retained.insert(&topic, message);
+                        let more = message.publish.payload.len() as u64;
+                        let before = bytes(retained.insert(&topic, message));
+                        shared.retained_bytes.fetch_add(more.wrapping_sub(before), Ordering::Relaxed);
                     }
                     None => tracing::error!(topic, "a retained message is damaged"),
                 }

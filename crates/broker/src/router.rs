@@ -37,6 +37,8 @@ use groups::{Groups, SHARE};
 use receivers::Entry;
 use trie::{Changed, Trie};
 
+use crate::system_topics::is_system;
+
 /// Buckets of filters whose first level is literal; a power of two. One more is for the others.
 const BUCKETS: usize = 64;
 
@@ -157,6 +159,8 @@ pub(crate) struct Router {
     hasher: DefaultHashBuilder,
     subscriptions: AtomicU64,
     filters: AtomicU64,
+    /// Subscriptions below `$SYS`: while there are none, nothing is published there.
+    system: AtomicU64,
     groups: Groups,
 }
 
@@ -172,6 +176,7 @@ impl Router {
             hasher,
             subscriptions: AtomicU64::new(0),
             filters: AtomicU64::new(0),
+            system: AtomicU64::new(0),
         }
     }
 
@@ -185,6 +190,7 @@ impl Router {
         self.generations.advance(&self.hasher, filter);
         self.subscriptions.fetch_add(changed.subscription.into(), Ordering::Relaxed);
         self.filters.fetch_add(changed.filter.into(), Ordering::Relaxed);
+        self.system.fetch_add((changed.subscription && is_system(filter)).into(), Ordering::Relaxed);
         changed.subscription
     }
 
@@ -197,7 +203,9 @@ impl Router {
         presence: Presence,
     ) -> bool {
         let advance = |path: &str| self.generations.advance(&self.hasher, path);
-        self.groups.join(filter, receiver, subscription, presence, advance)
+        let new = self.groups.join(filter, receiver, subscription, presence, advance);
+        self.system.fetch_add((new && is_system(path_of_group(filter))).into(), Ordering::Relaxed);
+        new
     }
 
     /// A durable member of the group `filter` came to `address`, with what is told of it.
@@ -225,7 +233,9 @@ impl Router {
     pub(crate) fn unsubscribe(&self, filter: &str, session: SessionKey) -> bool {
         if filter.starts_with(SHARE) {
             let advance = |path: &str| self.generations.advance(&self.hasher, path);
-            return self.groups.leave(filter, session, advance);
+            let known = self.groups.leave(filter, session, advance);
+            self.system.fetch_sub((known && is_system(path_of_group(filter))).into(), Ordering::Relaxed);
+            return known;
         }
         let mut trie = self.write(filter);
         let changed = trie.remove(filter, session);
@@ -235,6 +245,7 @@ impl Router {
         self.generations.advance(&self.hasher, filter);
         self.subscriptions.fetch_sub(changed.subscription.into(), Ordering::Relaxed);
         self.filters.fetch_sub(changed.filter.into(), Ordering::Relaxed);
+        self.system.fetch_sub((changed.subscription && is_system(filter)).into(), Ordering::Relaxed);
         true
     }
 
@@ -258,6 +269,11 @@ impl Router {
                 self.generations.advance(&self.hasher, filter);
             }
         }
+    }
+
+    /// Whether somebody subscribes below `$SYS`.
+    pub(crate) fn is_system_watched(&self) -> bool {
+        self.system.load(Ordering::Relaxed) > 0
     }
 
     /// How many subscriptions there are.
@@ -302,4 +318,9 @@ impl Router {
     fn write(&self, filter: &str) -> RwLockWriteGuard<'_, Trie> {
         self.tries[self.bucket(filter)].write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What follows `$share/` and the name of the group.
+fn path_of_group(filter: &str) -> &str {
+    filter.splitn(3, '/').nth(2).unwrap_or_default()
 }

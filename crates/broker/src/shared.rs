@@ -20,6 +20,7 @@ use crate::retained::Retained;
 use crate::router::{Router, SessionKey};
 use crate::session_store::SessionStore;
 use crate::share::ShareMail;
+use crate::system_topics::SystemTopics;
 use crate::worker::Worker;
 
 /// What arrives in a worker's mailbox.
@@ -65,6 +66,9 @@ pub(crate) struct Shared {
     pub(crate) store: SessionStore,
     pub(crate) exclusive: Exclusive,
     pub(crate) delayed: Schedule,
+    pub(crate) system: SystemTopics,
+    /// Bytes of the payloads of all retained messages.
+    pub(crate) retained_bytes: AtomicU64,
     /// The replica of the register's retained records that a watch keeps up to date.
     pub(crate) retained: RwLock<Retained<Arc<Message>>>,
     pub(crate) mailboxes: Vec<Sender<Mail>>,
@@ -103,6 +107,8 @@ impl Shared {
             store: SessionStore::new(),
             exclusive: Exclusive::default(),
             delayed: Schedule::new((started_at << 20) | 1),
+            system: SystemTopics::new(started_at),
+            retained_bytes: AtomicU64::new(0),
             retained: RwLock::new(Retained::new()),
             metrics: (0..workers).map(|_| Arc::default()).collect(),
             floors: (0..workers * usize::from(guarantees.shards)).map(|_| AtomicU64::new(u64::MAX)).collect(),
@@ -125,6 +131,10 @@ impl Shared {
     pub(crate) fn new_dedupe(&self) -> u128 {
         let count = self.next_dedupe.fetch_add(1, Ordering::Relaxed);
         (u128::from(self.engine.node().0) << 112) ^ (u128::from(self.started_at) << 64) | u128::from(count)
+    }
+
+    pub(crate) fn retained_bytes(&self) -> u64 {
+        self.retained_bytes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn retained_len(&self) -> usize {

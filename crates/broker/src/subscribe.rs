@@ -23,6 +23,7 @@ use crate::router;
 use crate::session::{Search, Subscription};
 use crate::session_store;
 use crate::share::is_shared;
+use crate::system_topics::is_system;
 use crate::worker::{Waiting, Worker, reason_of};
 
 /// The answer to a SUBSCRIBE that waits until its subscriptions are written.
@@ -298,6 +299,9 @@ impl Worker {
 
     /// Begins to send the retained messages that new subscriptions match.
     pub(crate) fn send_retained(&mut self, id: ConnId, wanted: Vec<RetainedFor>) {
+        if wanted.iter().any(|w| is_system(&w.filter)) {
+            self.refresh_system_topics();
+        }
         let until = self.shared.retained.read().unwrap_or_else(PoisonError::into_inner).changes();
         let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
         // one search for each filter: a SUBSCRIBE that is repeated begins it anew
@@ -307,11 +311,12 @@ impl Worker {
             searches.retain(|s| !again.contains(&*s.filter));
         }
         searches.extend(wanted.into_iter().map(|wanted| Search {
+            // numbers of the broker are new whenever they are looked at
+            until: if is_system(&wanted.filter) { u64::MAX } else { until },
             filter: wanted.filter,
             qos: wanted.qos,
             identifier: wanted.identifier,
             no_local: wanted.no_local,
-            until,
             resume: None,
         }));
         self.pump(id);
@@ -328,7 +333,8 @@ impl Worker {
         let Some(search) = backlog.searches.front_mut() else { return true };
         let mut found = Vec::new();
         {
-            let retained = shared.retained.read().unwrap_or_else(PoisonError::into_inner);
+            let store = if is_system(&search.filter) { &shared.system.tree } else { &shared.retained };
+            let retained = store.read().unwrap_or_else(PoisonError::into_inner);
             let mut matching = Vec::new();
             search.resume = retained.scan(
                 &search.filter,
@@ -417,6 +423,8 @@ impl Worker {
             retained.retain(|topic, message| {
                 let keep = message.expires_at == NEVER || message.expires_at > now;
                 if !keep {
+                    let bytes = message.publish.payload.len() as u64;
+                    self.shared.retained_bytes.fetch_sub(bytes, std::sync::atomic::Ordering::Relaxed);
                     expired.push(record::retained_key(topic));
                 }
                 keep

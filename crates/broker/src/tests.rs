@@ -12,5 +12,6 @@ mod protocol;
 mod rig;
 mod shared;
 mod shared_durable;
+mod system;
 mod topics;
 mod will;

@@ -36,6 +36,7 @@ use crate::router::{GroupId, RouteCache};
 use crate::share::Share;
 use crate::shared::{Mail, Shared};
 use crate::subscribe::{Granted, RetainedFor};
+use crate::system_topics::CLIENT_EVENTS_PER_SECOND;
 use crate::throttle::{Flow, Paused};
 use crate::topic_rewrite::Rewriter;
 
@@ -153,6 +154,9 @@ pub(crate) struct Worker {
     /// Delayed messages that are being published, and how many are read, published or removed.
     pub(crate) delayed_publishing: HashMap<u64, Publishing>,
     pub(crate) delayed_under_way: usize,
+    /// When `$SYS` is published next (Unix milliseconds), and how many messages about clients may be until the next second.
+    pub(crate) system_due: u64,
+    pub(crate) client_events_left: u32,
     turn_wanted: bool,
     ticks: u64,
     /// Whoever still comes is sent away at once.
@@ -190,6 +194,8 @@ impl Worker {
             durable_sessions: 0,
             delayed_publishing: HashMap::new(),
             delayed_under_way: 0,
+            system_due: 0,
+            client_events_left: CLIENT_EVENTS_PER_SECOND,
             rewriter: Rewriter::new(&shared.config.load().topic_rewrite),
             paused: Paused::default(),
             late: 0,
@@ -300,6 +306,7 @@ impl Worker {
         }
         self.fired = fired;
         self.tend_groups();
+        self.client_events_left = CLIENT_EVENTS_PER_SECOND;
         self.publish_floors();
         if self.ticks.is_multiple_of(60) {
             self.sweep_groups();
@@ -310,6 +317,7 @@ impl Worker {
         }
         if self.id == 0 {
             self.publish_delayed();
+            self.publish_system_topics();
             self.housekeeping(self.ticks);
         }
     }
@@ -480,6 +488,7 @@ impl Worker {
             conn.sent = 0;
         }
         encode(&mut conn.out);
+        self.metrics.packets_sent.inc();
         self.mark_dirty(id.slot);
     }
 
@@ -704,6 +713,7 @@ impl Worker {
     }
 
     fn packet(&mut self, id: ConnId, packet: Packet<'_>) {
+        self.metrics.packets_received.inc();
         match packet {
             Packet::Publish(publish) => self.on_publish(id, publish),
             Packet::Puback(ack) => self.on_puback(id, ack.packet_id),

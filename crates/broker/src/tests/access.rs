@@ -367,3 +367,14 @@ fn new_rules_hold_for_who_is_connected() {
         assert_eq!(sent(&mut w, 2), expected);
     }
 }
+
+/// A message that is published later goes nowhere else than one that is published now.
+#[test]
+fn a_delayed_message_is_judged_by_where_it_goes() {
+    let mut w = ruled(OWN, DenyAction::Ignore);
+    let peer = Peer::clean(&mut w, "c");
+    assert_eq!(publish_reason(&mut w, peer, "$delayed/5/x", QoS::AtLeastOnce, 1), ReasonCode::NotAuthorized);
+    let reason = publish_reason(&mut w, peer, "$delayed/5/v/c/x", QoS::AtLeastOnce, 2);
+    assert_eq!(reason, ReasonCode::Success);
+    assert_eq!(w.shared.delayed.len(), 1);
+}

@@ -115,7 +115,7 @@ impl Worker {
                     self.tell_released(owner);
                 }
             }
-            Waiting::Delayed(writing) => self.delay_written(writing, result.err()),
+            Waiting::Delayed(writing) => self.delay_written(&writing, result.err()),
             Waiting::DelayedDue(due, number) => self.delayed_read(due, number, result),
             Waiting::DelayedGone => self.delayed_gone(),
             Waiting::Nobody(_) => {}
