@@ -1,5 +1,6 @@
 //! What every client must be able to do with the broker.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::process::Command;
 
@@ -33,6 +34,8 @@ pub(super) struct Stage {
     protocol: u8,
     transport: &'static str,
     broker: Tidegate,
+    /// Processes whose client has said good-bye, for the next one: Node.js takes its time to start.
+    idle: RefCell<Vec<Driver>>,
 }
 
 impl Stage {
@@ -41,7 +44,8 @@ impl Stage {
         let site = Site::new("node1");
         let ws = at(site.address, MQTT_2);
         let section = format!("\n[[broker.listeners]]\nbind = \"{ws}\"\ntransport = \"ws\"");
-        Self { make, protocol, transport, broker: site.broker("", &section).start() }
+        let broker = site.broker("", &section).start();
+        Self { make, protocol, transport, broker, idle: RefCell::default() }
     }
 
     /// Every scenario that the client has a part in.
@@ -75,10 +79,14 @@ impl Stage {
             Make::Gmqtt => {
                 Driver::process(&name, Command::new("python3").args(["-u", "-c", GMQTT]).args(arguments))
             }
-            Make::MqttJs => Driver::process(
-                &name,
-                Command::new("node-with-mqtt").args(["-e", MQTTJS, "--"]).args(arguments),
-            ),
+            Make::MqttJs => {
+                let mut client = self.idle.borrow_mut().pop().unwrap_or_else(|| {
+                    let mut node = Command::new("node-with-mqtt");
+                    Driver::process("MqttJs", node.args(["-e", MQTTJS, "--", &protocol, self.transport]))
+                });
+                client.rename(clientid, clean);
+                client
+            }
             Make::Rumqttc => rumqttc::client(&name, clientid, self.protocol, clean),
         }
     }
@@ -91,6 +99,15 @@ impl Stage {
         assert_eq!(connected["reason"], 0, "{connected}");
         assert_eq!(connected["session_present"], false, "{connected}");
         client
+    }
+
+    /// The client says good-bye.
+    #[track_caller]
+    fn leave(&self, mut client: Driver) {
+        client.disconnect();
+        if self.make == Make::MqttJs {
+            self.idle.borrow_mut().push(client);
+        }
     }
 
     /// A connected client whose session is kept, and whether there was one.
@@ -125,8 +142,8 @@ impl Stage {
         publisher.publish("order/1/x", "unwanted", 1, &json!({}));
         publisher.publish("order/2/x", "wanted", 2, &json!({}));
         assert_eq!(sub.message().payload, "wanted");
-        sub.disconnect();
-        publisher.disconnect();
+        self.leave(sub);
+        self.leave(publisher);
     }
 
     fn retained_messages_wait(&self) {
@@ -139,33 +156,34 @@ impl Stage {
         publisher.publish("kept", "", 1, &json!({"retain": true}));
         let message = sub.message();
         assert_eq!((&*message.payload, message.retain), ("", false));
-        sub.disconnect();
+        self.leave(sub);
         let mut late = self.join("late");
         late.subscribe("kept", 1);
         publisher.publish("kept", "live", 0, &json!({}));
         assert_eq!(late.message().payload, "live");
-        publisher.disconnect();
+        self.leave(late);
+        self.leave(publisher);
     }
 
     fn a_session_is_resumed(&self) {
         let (mut sub, present) = self.resume("lasting");
         assert!(!present);
         sub.subscribe("away/#", 2);
-        sub.disconnect();
+        self.leave(sub);
         let mut publisher = self.join("pub");
         for n in 0..BURST {
             // first all of QoS 1, then all of QoS 2, which paho hands over when it is released
             let qos = if n < BURST / 2 { 1 } else { 2 };
             publisher.publish("away/x", &n.to_string(), qos, &json!({}));
         }
-        publisher.disconnect();
+        self.leave(publisher);
         let (mut sub, present) = self.resume("lasting");
         // version 3.1 has no Session Present
         assert_eq!(present, self.protocol > 3);
         for n in 0..BURST {
             assert_eq!(sub.message().payload, n.to_string());
         }
-        sub.disconnect();
+        self.leave(sub);
     }
 
     fn a_will_is_published(&self) {
@@ -174,12 +192,13 @@ impl Stage {
         let will = |topic| json!({"will": {"topic": topic, "payload": "gone", "qos": 1, "retain": false}});
         let mut polite = self.client("polite", true);
         polite.connect(self.to(), &will("gone/polite"));
-        polite.disconnect();
+        self.leave(polite);
         let mut doomed = self.client("doomed", true);
         doomed.connect(self.to(), &will("gone/doomed"));
         doomed.kill();
         let message = watcher.message();
         assert_eq!((&*message.topic, &*message.payload), ("gone/doomed", "gone"));
+        self.leave(watcher);
     }
 
     fn messages_are_shared(&self) {
@@ -194,7 +213,7 @@ impl Stage {
         }
         publisher.publish("over", "over", 1, &json!({}));
         let mut got = Vec::new();
-        for member in &mut members {
+        for mut member in members {
             loop {
                 let message = member.message();
                 if message.topic == "over" {
@@ -202,8 +221,9 @@ impl Stage {
                 }
                 got.push(message.payload.parse::<usize>().expect("a number"));
             }
-            member.disconnect();
+            self.leave(member);
         }
+        self.leave(publisher);
         got.sort_unstable();
         assert_eq!(got, (0..BURST).collect::<Vec<_>>());
     }
@@ -218,7 +238,7 @@ impl Stage {
             assert_eq!(end["reason"], 0x8E, "{end}");
         }
         assert_eq!(after.subscribe("anything", 1), 1);
-        after.disconnect();
+        self.leave(after);
     }
 
     fn an_identifier_is_assigned(&self) {
@@ -232,7 +252,7 @@ impl Stage {
             let assigned = connected["properties"]["AssignedClientIdentifier"].as_str();
             assert!(assigned.is_some_and(|id| !id.is_empty()), "{connected}");
         }
-        nobody.disconnect();
+        self.leave(nobody);
     }
 
     fn properties_arrive_as_they_were_sent(&self) {
@@ -267,8 +287,8 @@ impl Stage {
             .collect();
         identifiers.sort_unstable();
         assert_eq!(identifiers, [7, 1_000], "{got}");
-        sub.disconnect();
-        publisher.disconnect();
+        self.leave(sub);
+        self.leave(publisher);
     }
 
     fn aliases_stand_for_topics(&self) {
@@ -287,8 +307,8 @@ impl Stage {
             let message = sub.message();
             assert_eq!((&*message.topic, message.payload), ("a/long/topic/with/an/alias", n.to_string()));
         }
-        sub.disconnect();
-        publisher.disconnect();
+        self.leave(sub);
+        self.leave(publisher);
     }
 
     fn reasons_are_told(&self) {
@@ -299,6 +319,6 @@ impl Stage {
             assert_eq!(nobody["reason"], 0x10, "{nobody}");
             assert_eq!(refused["reason"], 0x87, "{refused}");
         }
-        publisher.disconnect();
+        self.leave(publisher);
     }
 }

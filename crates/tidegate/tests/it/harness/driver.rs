@@ -17,6 +17,8 @@ use super::wait::DEADLINE;
 /// A client.
 pub(crate) struct Driver {
     name: String,
+    /// Goes with every `connect`.
+    identity: Value,
     backend: Backend,
 }
 
@@ -51,7 +53,7 @@ impl Driver {
         let mut process = Process::start_with(name, command.stdin(Stdio::piped()));
         let input = process.input();
         let backend = Backend::Process { process, input, read: Cell::new(0) };
-        let driver = Self { name: name.to_owned(), backend };
+        let driver = Self { name: name.to_owned(), identity: json!({}), backend };
         driver.wait("ready");
         driver
     }
@@ -62,7 +64,13 @@ impl Driver {
         commands: tokio::sync::mpsc::Sender<Value>,
         events: Receiver<Value>,
     ) -> Self {
-        Self { name: name.to_owned(), backend: Backend::Thread { commands, events } }
+        let backend = Backend::Thread { commands, events };
+        Self { name: name.to_owned(), identity: json!({}), backend }
+    }
+
+    /// Its next connection is another client's: for drivers that take their identity from `connect`.
+    pub(crate) fn rename(&mut self, clientid: &str, clean: bool) {
+        self.identity = json!({"client_id": clientid, "clean": clean});
     }
 
     /// Connects, with `keepalive`, `will` and `properties` where they are given; what CONNACK said.
@@ -70,6 +78,7 @@ impl Driver {
     pub(crate) fn connect(&mut self, to: SocketAddr, options: &Value) -> Value {
         let mut command =
             json!({"do": "connect", "host": to.ip().to_string(), "port": to.port(), "keepalive": 60});
+        merge(&mut command, &self.identity);
         merge(&mut command, options);
         self.tell(&command);
         self.wait("connected")

@@ -58,17 +58,18 @@ function plain(properties) {
   return found;
 }
 
-const [clientId, protocol, clean, transport] = process.argv.slice(1);
+const [protocol, transport] = process.argv.slice(1);
 const five = protocol === "5";
 let client;
 let reason = 0;
 
 function connect(command) {
+  reason = 0;
   const options = {
-    clientId,
+    clientId: command.client_id,
     protocolVersion: Number(protocol),
     protocolId: protocol === "3" ? "MQIsdp" : "MQTT",
-    clean: clean === "true",
+    clean: command.clean,
     keepalive: command.keepalive,
     reconnectPeriod: 0,
     resubscribe: false,
