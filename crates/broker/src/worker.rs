@@ -421,6 +421,8 @@ impl Worker {
         for id in ids {
             self.end(id, End::Shutdown);
         }
+        // what members had not acknowledged is in it, wherever it is on its way back
+        self.checkpoint_groups();
     }
 
     /// Nothing is left to write, to wait for or to close.

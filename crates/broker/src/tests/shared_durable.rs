@@ -267,3 +267,19 @@ fn the_log_is_kept_for_a_group_and_let_go() {
     w.advance(seconds(25));
     assert!(w.frames() <= 2, "{}", w.frames());
 }
+
+/// A broker that stops writes how far its groups have come: nothing that was acknowledged is repeated after the next start.
+#[test]
+fn a_group_is_written_when_the_broker_stops() {
+    let mut w = world(2);
+    let one = member(&mut w, 0, "one", QoS::AtLeastOnce);
+    let publisher = Peer::clean(&mut w, "pub");
+    publish(&mut w, publisher, 1..6);
+    assert_eq!(all(&mut w, one).len(), 5);
+    publish(&mut w, publisher, 6..8);
+    w.workers.iter_mut().for_each(crate::worker::Worker::shut_down);
+    w.run();
+    w.crash();
+    let one = come(&mut w, 1, "one");
+    assert_eq!(all(&mut w, one), [6, 7]);
+}
