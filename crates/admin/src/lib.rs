@@ -24,7 +24,7 @@ use ::api::gateway::GatewayAdmin;
 use ::api::node::ProcessAdmin;
 
 pub use config::AdminConfig;
-pub use server::{Handle, serve};
+pub use server::{Handle, serve, serve_stream};
 
 /// Whom the server asks. A role that does not run in this process is `None`; its routes then say so.
 #[derive(Clone)]

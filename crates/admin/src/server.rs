@@ -15,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use runtime::lifecycle::Shutdown;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
@@ -111,7 +112,13 @@ async fn accept(listener: TcpListener, router: Router, shutdown: Shutdown, limit
         };
         match next {
             Ok((stream, slot)) => {
-                open.spawn(serve_connection(stream, slot, router.clone(), shutdown.clone(), limits));
+                let (router, shutdown) = (router.clone(), shutdown.clone());
+                open.spawn(async move {
+                    if let Ok(local) = stream.local_addr() {
+                        serve_connection(stream, local, router, shutdown, limits).await;
+                    }
+                    drop(slot);
+                });
             }
             Err(error) => {
                 tracing::error!(%error, "the admin API accepts no more connections");
@@ -140,14 +147,24 @@ async fn next_connection(
     Ok((stream, slot))
 }
 
+/// The server on one connection that is open already, whatever it is made of, until it ends. `local` stands for the address
+/// that the peer connected to.
+pub async fn serve_stream(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    local: SocketAddr,
+    roles: Roles,
+    shutdown: Shutdown,
+) {
+    serve_connection(stream, local, routes::router(roles), shutdown, Limits::default()).await;
+}
+
 async fn serve_connection(
-    stream: TcpStream,
-    slot: OwnedSemaphorePermit,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    local: SocketAddr,
     router: Router,
     shutdown: Shutdown,
     limits: Limits,
 ) {
-    let Ok(local) = stream.local_addr() else { return };
     let service = MapRequestLayer::new(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(LocalAddress(local));
         request.map(Body::new)
@@ -169,5 +186,4 @@ async fn serve_connection(
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection of the admin API ended early");
     }
-    drop(slot);
 }

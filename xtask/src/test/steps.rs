@@ -46,7 +46,7 @@ const SEED: &str = "TIDEGATE_SEED";
 
 /// How long each fuzz target runs here. It shows that the targets work and that nothing near the seeds breaks;
 /// hours are for `fuzz/run.sh` by hand.
-const FUZZ_SECONDS: &str = "15";
+const FUZZ_SECONDS: &str = "7";
 
 fn format(workspace: &Workspace) -> Result<String, String> {
     run(in_workspace(workspace).args(["fmt", "--all", "--check"]))?;

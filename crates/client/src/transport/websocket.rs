@@ -210,28 +210,40 @@ mod tests {
 
     use super::*;
 
-    /// The reference's server: echoes what it gets, with a ping before, until it is closed; then gives back what it saw.
-    fn server() -> (std::net::SocketAddr, std::thread::JoinHandle<(Vec<u8>, usize, Option<u16>)>) {
+    /// What the reference's server has seen.
+    #[derive(Default)]
+    struct Seen {
+        bytes: Vec<u8>,
+        pongs: usize,
+        code: Option<u16>,
+    }
+
+    /// The reference's server: echoes what it gets, with a ping before, until it is closed.
+    fn server() -> (std::net::SocketAddr, std::thread::JoinHandle<Seen>) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let serve = move || {
             let (stream, _) = listener.accept().unwrap();
+            #[allow(clippy::result_large_err)] // the signature is tungstenite's
             let callback = |_: &tungstenite::handshake::server::Request,
                             mut answer: tungstenite::handshake::server::Response| {
                 answer.headers_mut().insert("Sec-WebSocket-Protocol", "mqtt".parse().unwrap());
                 Ok(answer)
             };
             let mut socket = tungstenite::accept_hdr(stream, callback).unwrap();
-            let (mut bytes, mut pongs) = (Vec::new(), 0);
+            let mut seen = Seen::default();
             loop {
                 match socket.read().unwrap() {
                     Message::Binary(data) => {
-                        bytes.extend_from_slice(&data);
+                        seen.bytes.extend_from_slice(&data);
                         socket.send(Message::Ping("?".into())).unwrap();
                         socket.send(Message::Binary(data)).unwrap();
                     }
-                    Message::Pong(payload) => pongs += usize::from(*payload == b"?"[..]),
-                    Message::Close(why) => return (bytes, pongs, why.map(|why| why.code.into())),
+                    Message::Pong(payload) => seen.pongs += usize::from(*payload == b"?"[..]),
+                    Message::Close(why) => {
+                        seen.code = why.map(|why| why.code.into());
+                        return seen;
+                    }
                     other => panic!("{other:?}"),
                 }
             }
@@ -262,9 +274,9 @@ mod tests {
             };
             tokio::time::timeout(Duration::from_secs(20), work).await.expect("in time");
         });
-        let (bytes, pongs, code) = server.join().unwrap();
-        assert_eq!((bytes.len(), code), (300_000, Some(close::NORMAL)));
-        assert!(pongs > 0);
+        let seen = server.join().unwrap();
+        assert_eq!((seen.bytes.len(), seen.code), (300_000, Some(close::NORMAL)));
+        assert!(seen.pongs > 0);
     }
 
     #[test]

@@ -8,4 +8,5 @@ mod names;
 mod oracle;
 mod peek;
 mod round_trip;
+mod seed_files;
 mod seeds;

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::{env, fs};
 
 use mqtt::codec::decode::Role;
 
 use crate::fixtures::table;
+use crate::seed_files;
 
 /// Path below `fuzz/seeds`, and content.
 fn seeds() -> BTreeMap<String, Vec<u8>> {
@@ -48,29 +48,5 @@ fn seeds() -> BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn the_seeds_of_the_fuzzers_are_those_of_the_table() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds");
-    let seeds = seeds();
-    if env::var_os("UPDATE_FUZZ_SEEDS").is_some() {
-        if root.exists() {
-            fs::remove_dir_all(&root).unwrap();
-        }
-        for (path, bytes) in &seeds {
-            let path = root.join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, bytes).unwrap();
-        }
-    }
-    let mut found = BTreeMap::new();
-    for target in fs::read_dir(&root).unwrap() {
-        let target = target.unwrap();
-        for seed in fs::read_dir(target.path()).unwrap() {
-            let seed = seed.unwrap();
-            let name = format!("{}/{}", target.file_name().display(), seed.file_name().display());
-            found.insert(name, fs::read(seed.path()).unwrap());
-        }
-    }
-    let differing: Vec<_> = seeds.iter().filter(|(name, bytes)| found.get(*name) != Some(bytes)).collect();
-    assert!(differing.is_empty(), "UPDATE_FUZZ_SEEDS=1 writes these: {differing:?}");
-    let unknown: Vec<_> = found.keys().filter(|name| !seeds.contains_key(*name)).collect();
-    assert!(unknown.is_empty(), "UPDATE_FUZZ_SEEDS=1 removes these: {unknown:?}");
+    seed_files::check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."), &seeds());
 }
