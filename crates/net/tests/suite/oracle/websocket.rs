@@ -185,13 +185,13 @@ fn check_request(rules: &Rules, bytes: &[u8]) {
     }
 }
 
-/// Whether a request has `Upgrade` and `Connection` once, the first with one value: to the reference they are no lists, as HTTP
-/// says they are.
+/// Whether a request is for the path alone, and has `Upgrade` and `Connection` once, the first with one value: to the reference
+/// they are no lists, as HTTP says they are, and it judges queries, which mean nothing here.
 fn is_plain(head: &[u8]) -> bool {
     let text = String::from_utf8_lossy(head).to_ascii_lowercase();
     let fields = || text.lines().filter_map(|line| line.split_once(':'));
     let connections = fields().filter(|(name, _)| *name == "connection").count();
     let upgrades: Vec<_> =
         fields().filter(|(name, _)| *name == "upgrade").map(|(_, value)| value.trim()).collect();
-    connections == 1 && upgrades == ["websocket"]
+    text.starts_with("get /mqtt http/1.1") && connections == 1 && upgrades == ["websocket"]
 }
