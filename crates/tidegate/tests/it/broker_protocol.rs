@@ -173,8 +173,8 @@ const BROKEN: &[(&str, &[u8], ReasonCode, &str)] = &[
     ),
     ("a length of five bytes", b"\x30\xff\xff\xff\xff\x01", ReasonCode::MalformedPacket, "1.5.5"),
     (
-        "an alias where none is allowed",
-        b"\x30\x08\x00\x01a\x03\x23\x00\x01x",
+        "an alias above the maximum of 32",
+        b"\x30\x08\x00\x01a\x03\x23\x00\x21x",
         ReasonCode::TopicAliasInvalid,
         "MQTT-3.3.2-9",
     ),

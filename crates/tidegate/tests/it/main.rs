@@ -29,5 +29,6 @@ mod reload;
 mod second_signal;
 mod shared;
 mod simulate;
+mod topics;
 mod walkthrough;
 mod websocket;
