@@ -9,7 +9,7 @@ unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
 seconds="${1:-60}"
 [ $# -eq 0 ] || shift
 [ $# -gt 0 ] || set -- decode peek_connect inflight_ops filter_match ws_frames ws_handshake forwarded proxy_protocol \
-    config password_file rules_file http
+    config password_file rules_file import http
 
 cargo build --release --locked --bins
 for target in "$@"; do

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use access::{Client, Rules, Users};
+use gateway::import;
 use mqtt::QoS;
 use runtime::config::Problems;
 
@@ -37,6 +38,36 @@ pub(crate) fn check_config(text: &str) {
     match config::parse(file(), text) {
         Ok(read) => assert_eq!(config::parse(file(), text).ok(), Some(read), "it says the same again"),
         Err(problems) => check_problems(&problems, text),
+    }
+}
+
+/// A configuration of another balancer: what comes of it is right.
+pub(crate) fn check_import(text: &str) {
+    // a file of its own, once, and one that is not there
+    let mut left = 1;
+    let mut include = |pattern: &str| {
+        if left == 0 || pattern.len() > 8 {
+            return Err("there is none".to_owned());
+        }
+        left -= 1;
+        Ok(vec![("included.conf".to_owned(), "server 10.0.0.9:1883 weight=2;".to_owned())])
+    };
+    let environment = |name: &str| (name.len() < 5).then(|| "10.0.0.8".to_owned());
+    for imported in
+        [import::nginx("a.conf", text, &mut include), import::haproxy("a.cfg", text, &environment)]
+    {
+        match imported {
+            Ok(imported) => {
+                assert!(imported.listeners > 0);
+                if let Err(problems) = config::parse(file(), &imported.toml) {
+                    panic!("{problems}\n{}", imported.toml);
+                }
+                for note in &imported.notes {
+                    assert!(!note.to_string().contains(['\n', '\r']), "{note:?}");
+                }
+            }
+            Err(error) => assert!(!error.to_string().contains(['\n', '\r']), "{error:?}"),
+        }
     }
 }
 

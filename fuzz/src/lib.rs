@@ -78,6 +78,11 @@ pub fn rules_file(bytes: &[u8]) {
     files::check_rules(&String::from_utf8_lossy(bytes));
 }
 
+/// A configuration of nginx or of HAProxy.
+pub fn import(bytes: &[u8]) {
+    files::check_import(&String::from_utf8_lossy(bytes));
+}
+
 /// `bytes` as they come off a connection to the API.
 pub fn http(bytes: &[u8]) {
     admin_http::check(bytes);

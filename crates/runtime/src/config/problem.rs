@@ -1,6 +1,6 @@
 //! What is wrong in a file, in the words of the user's file.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::PathBuf;
 
 /// One problem. Shown as `file:line: key: value: what is allowed`.
@@ -21,7 +21,15 @@ pub struct Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, line, key, value, allowed } = self;
-        write!(f, "{}:{line}: {key}: {value}: {allowed}", file.display())
+        // the name of a file may have a line break in it, one problem is one line
+        for character in file.display().to_string().chars() {
+            if character.is_control() {
+                write!(f, "{}", character.escape_default())?;
+            } else {
+                f.write_char(character)?;
+            }
+        }
+        write!(f, ":{line}: {key}: {value}: {allowed}")
     }
 }
 
@@ -90,3 +98,16 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_problem_is_one_line_whatever_the_file_is_called() {
+        let text = || "x".to_owned();
+        let problem =
+            Problem { file: "grüße\n.toml".into(), line: 3, key: text(), value: text(), allowed: text() };
+        assert_eq!(problem.to_string(), "grüße\\n.toml:3: x: x: x");
+    }
+}
