@@ -374,7 +374,7 @@ mod tests {
         assert_eq!(broker.shared_subscription_groups, [("w".to_owned(), Strategy::Sticky)]);
         for (text, says) in [
             ("{ group = \"a/b\", strategy = \"random\" }", "MQTT-4.8.2-2"),
-            ("{ group = \"w\", strategy = \"stiky\" }", "did you mean \"sticky\"?"),
+            ("{ group = \"w\", strategy = \"stick\" }", "did you mean \"sticky\"?"),
             ("{ group = \"w\" }", "how this group chooses"),
             ("{ strategy = \"random\" }", "a ShareName"),
             (
