@@ -12,7 +12,7 @@ pub enum Strategy {
     RoundRobin,
     /// Any, by chance.
     Random,
-    /// The same until it goes.
+    /// The same until it goes: whose session is the oldest, so that all workers stick to the same one.
     Sticky,
     /// Whoever has the fewest messages under way or waiting.
     LeastInflight,
@@ -69,7 +69,7 @@ impl Picker {
                 let at = asked.dice.checked_rem(count).and_then(|at| usize::try_from(at).ok())?;
                 members.iter().filter(|m| able(m)).nth(at)
             }
-            Strategy::Sticky => self.stuck(members, able, asked.dice),
+            Strategy::Sticky => self.stuck(members, able),
             Strategy::LeastInflight => {
                 let load = |m: &Member| m.presence.load.load(std::sync::atomic::Ordering::Relaxed);
                 let least = members.iter().filter(|m| able(m)).map(load).min()?;
@@ -99,20 +99,13 @@ impl Picker {
         after.iter().chain(before).find(|m| able(m))
     }
 
-    fn stuck<'m>(
-        &mut self,
-        members: &'m [Member],
-        able: impl Fn(&Member) -> bool,
-        dice: u64,
-    ) -> Option<&'m Member> {
+    fn stuck<'m>(&mut self, members: &'m [Member], able: impl Fn(&Member) -> bool) -> Option<&'m Member> {
         if let Some(stuck) = self.stuck
             && let Ok(at) = members.binary_search_by_key(&stuck, |m| m.session)
         {
             return members.get(at).filter(|m| able(m)).or_else(|| highest(members, able, stuck.0));
         }
-        let count = members.iter().filter(|m| able(m)).count() as u64;
-        let at = dice.checked_rem(count).and_then(|at| usize::try_from(at).ok())?;
-        let chosen = members.iter().filter(|m| able(m)).nth(at)?;
+        let chosen = members.iter().find(|m| able(m))?;
         self.stuck = Some(chosen.session);
         Some(chosen)
     }
@@ -213,7 +206,8 @@ mod tests {
             let able = |m: &Member| m.session.0 != full;
             picker.choose(asked(Strategy::Sticky, "t", 0, dice), &m, able).unwrap().session.0
         };
-        assert_eq!(take(&[1, 2, 3], 0, 1), 2);
+        // the oldest session that is there
+        assert_eq!(take(&[2, 3], 0, 1), 2);
         assert!((0..20).all(|dice| take(&[1, 2, 3], 0, dice) == 2));
         assert_ne!(take(&[1, 2, 3], 2, 0), 2);
         assert_eq!(take(&[1, 2, 3], 0, 0), 2);
