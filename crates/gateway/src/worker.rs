@@ -248,7 +248,7 @@ impl Worker {
         if matches!(end, End::ServerClosed | End::ServerFailed) && session.bytes_out.get() == 0 {
             let server = &session.to.slot.server;
             let error = server.mute();
-            if server.reports.now(session.listener().nanos(self.clock.now())) {
+            if server.reports.now(self.clock.unix_millis()) {
                 self.events.emit(Event::UpstreamFailed {
                     upstream: Arc::clone(&server.upstream),
                     server: Arc::clone(&server.name),

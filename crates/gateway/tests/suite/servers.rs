@@ -108,6 +108,27 @@ async fn a_server_that_closes_without_a_byte_is_told_of_and_not_counted_as_faile
 }
 
 #[tokio::test]
+async fn a_server_that_could_not_be_reached_is_told_of_again_when_it_closes_without_a_byte() {
+    let nobody = Nobody::new();
+    let running = Running::start(&config("", "", &[nobody.address]));
+    let hello = hello("car").bytes();
+    let _refused = device(running.address(), &hello).await;
+    let told = |word: &'static str| {
+        move |event: &Event| matches!(event, Event::UpstreamFailed { error, .. } if error.contains(word))
+    };
+    running.event(told("refused")).await;
+    let broker = nobody.arrives();
+    // Reports are seldom: it is told of once their pause is over.
+    soon(async {
+        while running.count(told("without a byte")) == 0 {
+            let _client = device(running.address(), &hello).await;
+            drop(broker.accept_with(&hello).await);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_server_that_does_not_answer_costs_the_connect_timeout_only() {
     // A listener with a full queue: the kernel answers no further SYN.
     let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
