@@ -472,7 +472,10 @@ impl Search<'_> {
                         ticket.served();
                         return Ok(Some((index, why, slot)));
                     }
-                    Looked::Full => ticket.again(),
+                    Looked::Full if ticket.again() => continue,
+                    // It may not go where it failed before; those behind it may.
+                    Looked::Full if !self.tried.is_empty() => ticket.pass(),
+                    Looked::Full => {}
                     Looked::Nobody if self.tried.is_empty() => return Err(Refusal::NoServer),
                     Looked::Nobody => return Err(Refusal::ServersFailed),
                 }

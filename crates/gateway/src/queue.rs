@@ -104,11 +104,23 @@ impl Ticket {
             || line.tickets.first_key_value().is_some_and(|(first, _)| *first == self.number)
     }
 
-    /// It looked and found no place: it waits where it stood.
-    pub(crate) fn again(&self) {
-        self.queue.line().tickets.insert(self.number, Arc::clone(&self.called));
+    /// It looked and found no place: it waits where it stood. Whether it must look once more before it waits: it was called,
+    /// and a place given back since then called somebody behind it, or nobody.
+    #[must_use]
+    pub(crate) fn again(&self) -> bool {
+        let was_called = self.queue.line().tickets.insert(self.number, Arc::clone(&self.called)).is_none();
         // As in `join`.
         fence(Ordering::SeqCst);
+        was_called
+    }
+
+    /// There may be a place that is none for it: calls who stands next behind it.
+    pub(crate) fn pass(&self) {
+        let mut line = self.queue.line();
+        let next = line.tickets.range(self.number + 1..).next().map(|(number, _)| *number);
+        if let Some(next) = next.and_then(|number| line.tickets.remove(&number)) {
+            next.notify_one();
+        }
     }
 
     /// Waits until it is called.
@@ -156,11 +168,25 @@ mod tests {
         queue.call();
         assert!(is_called(&first) && !is_called(&second));
         assert!(second.may_look(), "nobody stands before it");
-        first.again();
+        assert!(first.again(), "a place may have been given back meanwhile");
+        assert!(!first.again(), "it stood in line all the time");
         assert!(first.may_look() && !second.may_look(), "where it stood");
         first.served();
         assert_eq!((queue.waiting(), queue.total()), (1, 2));
         assert!(queue.join(2).is_some());
+    }
+
+    #[test]
+    fn who_has_no_use_for_a_place_passes_it_to_the_next() {
+        let queue = Arc::new(Queue::default());
+        let tickets: Vec<_> = (0..3).map(|_| queue.join(9).unwrap()).collect();
+        queue.call();
+        assert!(is_called(&tickets[0]) && tickets[0].again());
+        tickets[0].pass();
+        assert!(is_called(&tickets[1]) && tickets[1].may_look() && !is_called(&tickets[2]));
+        assert!(tickets[1].again() && tickets[0].may_look() && !tickets[1].may_look(), "where they stood");
+        tickets[2].pass();
+        assert!(tickets.iter().all(|ticket| !is_called(ticket)), "nobody is behind the last");
     }
 
     #[test]

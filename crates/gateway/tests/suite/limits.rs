@@ -8,7 +8,7 @@ use runtime::events::Event;
 use tokio::net::TcpStream;
 
 use crate::harness::{
-    Broker, Running, addresses, config, device, device_from, eventually, expect_end, hello, parse, soon,
+    Broker, Nobody, Running, addresses, config, device, device_from, eventually, expect_end, hello, parse, soon,
     whoever,
 };
 
@@ -142,6 +142,28 @@ async fn who_waits_is_served_when_a_reload_or_an_operator_makes_room() {
     waiting(&running, 1).await;
     running.gateway.enable("brokers", "s1").unwrap();
     let _server = brokers[1].accept_with(&hello("v3").bytes()).await;
+}
+
+/// The first in line was refused by a server that has come back since: it waits for the other one, and nobody else has to.
+#[tokio::test]
+async fn who_stands_first_does_not_keep_others_from_a_server_it_can_not_use() {
+    let (nobody, broker) = (Nobody::new(), Broker::start().await);
+    let text = config(
+        "",
+        "balance = \"round_robin\"\nqueue = 9\nqueue_timeout = \"1h\"",
+        &[nobody.address, broker.address],
+    );
+    let text = text.replace("\" }, ", "\", max_conns = 1, max_fails = 0 }, ");
+    let running = Running::start(&text);
+    let _held = device(running.address(), &hello("v0").bytes()).await;
+    let _server = broker.accept_with(&hello("v0").bytes()).await;
+    let _first = device(running.address(), &hello("v1").bytes()).await;
+    waiting(&running, 1).await;
+    let _second = device(running.address(), &hello("v2").bytes()).await;
+    waiting(&running, 2).await;
+    let back = nobody.arrives();
+    let _server = back.accept_with(&hello("v2").bytes()).await;
+    waiting(&running, 1).await;
 }
 
 #[tokio::test]
