@@ -59,6 +59,16 @@ pub(super) fn translate(proxy: &Proxy<'_>, port: Option<u16>) -> Result<Upstream
         let wait = proxy.timeout("queue")?.map(Said::written);
         let connect = proxy.timeout("connect")?.unwrap_or(MINUTE);
         upstream.queue_timeout = Some(wait.unwrap_or_else(|| Said::because(connect, "as timeout connect")));
+        if upstream.hashes() || upstream.pins.is_some() {
+            let why = "HAProxy lets a device wait for the server it belongs to; here the next one that has room takes it, \
+                       and it waits when there is none";
+            upstream.notes.push(note(
+                &proxy.place,
+                format!("maxconn of servers of {}", proxy.name),
+                Effect::Differs,
+                why,
+            ));
+        }
     }
     tries(proxy, &mut upstream)?;
     sources(proxy, &mut upstream);
@@ -224,7 +234,7 @@ fn server(
         return Ok(());
     };
     if template {
-        add(&line.text(), Effect::Differs, "the name is one server here, looked up for each connection");
+        add(&line.text(), Effect::Differs, "the name is one server here, looked up every ten seconds");
     }
     let mut server = Server::new(line.place.clone(), address);
     server.name = Some(name.to_owned());

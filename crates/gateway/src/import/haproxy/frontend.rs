@@ -14,6 +14,8 @@ use super::{Proxy, backend, values, words};
 
 /// Most listeners of one section.
 const MAX_PORTS: usize = 256;
+/// What becomes of those above `maxconn`.
+const ABOVE: &str = "HAProxy lets those above it wait to be accepted; here they are closed at once";
 
 /// Translates a frontend, and its backend if no other has led to it before.
 ///
@@ -68,7 +70,7 @@ pub(super) fn translate(
         let why = "HAProxy asks for the balancer's address there; here it is the device's, which is in the PROXY header";
         add("tcp-request connection", Effect::Differs, why);
     }
-    let (most, rate) = (bound(proxy, max_connections)?, rate(proxy)?);
+    let (most, rate) = (bound(proxy, max_connections, &mut notes)?, rate(proxy, &mut notes)?);
     for bind in binds {
         let mut listener = Listener::new(bind.place, bind.address, upstream);
         listener.proxies = proxies_of(bind.accept_proxy, expect_proxy.clone());
@@ -155,6 +157,7 @@ fn bind(line: &Line, binds: &mut Vec<Bind>, notes: &mut Vec<Note>) -> Result<(),
                 let text = words.next().ok_or_else(|| line.refuse(""))?;
                 let most = text.parse().map_err(|_| line.refuse(text))?;
                 max_connections = Some(Said::written(most)).filter(|most| most.value > 0);
+                notes.push(note(&line.place, format!("bind ... maxconn {text}"), Effect::Differs, ABOVE));
             }
             // TLS's own parameters say nothing more once `ssl` is named
             _ if out.is_some() => {}
@@ -220,18 +223,29 @@ fn not_zero(time: Duration, why: &'static str) -> Maybe<Duration> {
 }
 
 /// Connections at a time.
-fn bound(proxy: &Proxy<'_>, global: Option<u64>) -> Result<Maybe<u64>, ImportError> {
+fn bound(proxy: &Proxy<'_>, global: Option<u64>, notes: &mut Vec<Note>) -> Result<Maybe<u64>, ImportError> {
     if let Some(line) = proxy.last(&["maxconn"]) {
         let text = line.word(1)?;
         let most = text.parse().map_err(|_| line.refuse(text))?;
-        return Ok(Some(Said::written(most)));
+        // 0: that of global
+        if most > 0 {
+            notes.push(note(&line.place, line.text(), Effect::Differs, ABOVE));
+            return Ok(Some(Said::written(most)));
+        }
     }
-    Ok(global.filter(|most| *most > 0).map(|most| Said::because(most, "maxconn of global")))
+    let Some(most) = global.filter(|most| *most > 0) else { return Ok(None) };
+    notes.push(note(&proxy.place, "maxconn of global", Effect::Differs, ABOVE));
+    Ok(Some(Said::because(most, "maxconn of global")))
 }
 
-fn rate(proxy: &Proxy<'_>) -> Result<Maybe<u64>, ImportError> {
+fn rate(proxy: &Proxy<'_>, notes: &mut Vec<Note>) -> Result<Maybe<u64>, ImportError> {
     let Some(line) = proxy.last(&["rate-limit", "sessions"]) else { return Ok(None) };
     let text = line.word(2)?;
     let rate: u64 = text.parse().map_err(|_| line.refuse(text))?;
-    Ok((rate > 0).then(|| Said::written(rate)))
+    if rate == 0 {
+        return Ok(None);
+    }
+    let why = "HAProxy accepts those above it later; here their CONNECT is refused: connection rate exceeded";
+    notes.push(note(&line.place, line.text(), Effect::Differs, why));
+    Ok(Some(Said::written(rate)))
 }

@@ -48,7 +48,7 @@ pub(super) fn of_section(kind: &str) -> (Effect, &'static str) {
         "peers" => {
             (Same, "where the hash decides, every gateway has the same answer, and there is nothing to tell")
         }
-        "resolvers" => (Same, "the system looks names up, for each connection"),
+        "resolvers" => (Same, "the system looks names up, every ten seconds"),
         "userlist" | "http-errors" | "cache" | "fcgi-app" => (Same, HTTP),
         "ring" | "log-forward" | "log-profile" | "traces" => (Same, LOGGED),
         "mailers" => (LeftOut, "nobody is written to; events are in the log and in the API"),

@@ -102,7 +102,7 @@ fn address(
         Ok(Target::Address(address)) => Ok(Some(address)),
         Ok(Target::Name(name)) => {
             let why = "nginx looks a name up when it starts and balances over all its addresses; here it is one \
-                       server, looked up for each connection";
+                       server, looked up every ten seconds";
             add(Effect::Differs, why);
             Ok(Some(name))
         }
@@ -138,7 +138,7 @@ fn server(directive: &Directive, upstream: &mut Upstream) -> Result<(), ImportEr
             ("backup", "") => server.backup = true,
             ("down", "") => server.down = true,
             ("resolve", "") => {
-                let why = "here a name is looked up for each connection, and it is one server";
+                let why = "here a name is looked up every ten seconds, and it is one server";
                 upstream.notes.push(note(&directive.place, "resolve", Effect::Differs, why));
             }
             ("service", _) => {

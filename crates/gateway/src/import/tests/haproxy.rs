@@ -33,6 +33,7 @@ const FLEET_TOML: &str = r#"# From haproxy.cfg, by `tidegate import haproxy`.
 [gateway]
 
 # haproxy.cfg:13
+# haproxy.cfg:14: maxconn 1000: differs: HAProxy lets those above it wait to be accepted; here they are closed at once
 # haproxy.cfg:13: bind ... accept-proxy: not needed: HAProxy believes a PROXY header of everyone; so does this listener: write down who may send one
 [[gateway.listeners]]
 bind = "0.0.0.0:1880"
@@ -243,12 +244,11 @@ fn who_may_connect_is_a_list_in_the_same_order() {
 #[test]
 fn limits_and_waits_are_carried_over() {
     let imported = import_haproxy(&listen(
-        "rate-limit sessions 500\ntimeout tunnel 1h\ntimeout client-fin 30s\ntcp-request inspect-delay 7s\n\
+        "timeout tunnel 1h\ntimeout client-fin 30s\ntcp-request inspect-delay 7s\n\
          tcp-request connection track-sc0 src\ntcp-request connection reject if { src_conn_cur gt 20 }\n\
          tcp-request content reject unless { req.payload(0,0),mqtt_is_valid }\nsource 10.0.0.9\nretries 4\noption redispatch 2",
     ));
     imported.says(&[
-        "accept_rate = \"500/s\"",
         "idle_timeout = \"1h\"",
         "half_closed_timeout = \"30s\"",
         "preread_timeout = \"7s\"",
@@ -261,6 +261,27 @@ fn limits_and_waits_are_carried_over() {
     let imported =
         import_haproxy(&listen("tcp-request connection expect-proxy layer4 if { src 10.0.0.0/8 }"));
     imported.says(&["proxy_protocol = true", "trusted_proxies = [\"10.0.0.0/8\"]"]);
+}
+
+#[test]
+fn what_haproxy_lets_wait_and_the_gateway_does_not_is_named() {
+    let above = "closed at once";
+    let imported = import_haproxy(&listen("maxconn 30\nrate-limit sessions 500"));
+    imported.says(&["max_connections = 30", "accept_rate = \"500/s\""]);
+    imported.notes_that(2, "maxconn 30", Effect::Differs, above);
+    imported.notes_that(3, "rate-limit sessions 500", Effect::Differs, "connection rate exceeded");
+    let imported = import_haproxy(
+        "global\nmaxconn 40\nlisten m\nbind :1880 maxconn 20\nbind :1881\nmaxconn 0\nserver a 10.0.0.1:1",
+    );
+    imported.says(&["max_connections = 20", "max_connections = 40"]);
+    imported.notes_that(4, "bind ... maxconn 20", Effect::Differs, above);
+    imported.notes_that(3, "maxconn of global", Effect::Differs, above);
+    let limited = |balance: &str| {
+        import_haproxy(&format!("listen m\nbind :1880\nbalance {balance}\nserver a 10.0.0.1:1 maxconn 9"))
+    };
+    let what = "maxconn of servers of m";
+    limited("source").notes_that(1, what, Effect::Differs, "the server it belongs to");
+    assert!(limited("leastconn").is_faithful());
 }
 
 #[test]
