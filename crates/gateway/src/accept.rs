@@ -22,6 +22,7 @@ use mqtt::Version;
 use net::proxy_protocol::{self, Header, Parsed, ReadError, TLV_UNIQUE_ID, Tlv, TrustedProxies};
 use runtime::events::Event;
 use runtime::metrics::PerWorker;
+use runtime::rate::SharedBucket;
 use tokio::io::{AsyncRead, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
@@ -31,7 +32,7 @@ use crate::access;
 use crate::config::{ListenerConfig, ProxyOut};
 use crate::error::{End, Refusal};
 use crate::health::Change;
-use crate::limits::{Addresses, Rate, Seldom};
+use crate::limits::{Addresses, Seldom};
 use crate::metrics::ListenerStats;
 use crate::preread::{Preread, Seen};
 use crate::route::{self, Balance, ChosenBy, Names, Plan, Request};
@@ -65,7 +66,7 @@ pub(crate) struct Listener {
     pub(crate) stats: PerWorker<ListenerStats>,
     open: AtomicU32,
     by_address: Addresses,
-    rate: Rate,
+    rate: SharedBucket,
     pauses: Seldom,
     /// Of each refusal that can come in floods.
     reports: [Seldom; Refusal::NAMES.len()],
@@ -97,7 +98,7 @@ impl Listener {
             stats: PerWorker::new(workers, ListenerStats::default),
             open: AtomicU32::new(0),
             by_address: Addresses::default(),
-            rate: Rate::default(),
+            rate: SharedBucket::default(),
             pauses: Seldom::default(),
             reports: Default::default(),
             since: now,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::config::{IpNet, Table};
+use runtime::rate::Rate;
 
 use crate::access::{self, Access};
 use crate::balance::{HashKind, POINTS_PER_WEIGHT};
@@ -103,7 +104,7 @@ pub struct ListenerConfig {
     /// Who may connect, by the device's own address: the first rule that fits decides, and where none fits it may.
     pub access: Vec<Access>,
     /// Connections per second that are served; those above are refused with 0x9F "Connection rate exceeded".
-    pub accept_rate: Option<f64>,
+    pub accept_rate: Option<Rate>,
     /// Time from accept until the names in CONNECT are known.
     pub preread_timeout: Duration,
     /// Bytes until the names in CONNECT are known.
@@ -307,7 +308,7 @@ fn listener(
         max_connections_per_address: integer(table, "max_connections_per_address", 0, 10_000_000)
             .unwrap_or(0),
         access: access(table),
-        accept_rate: table.rate("accept_rate"),
+        accept_rate: table.rate("accept_rate").map(Rate::per_second),
         preread_timeout: table.duration("preread_timeout", SECOND / 10..=SECOND * 300).unwrap_or(SECOND * 10),
         preread_size: size(table, "preread_size", 64, 1 << 20).unwrap_or(16 * 1024),
         rules: Rules {

@@ -1,4 +1,4 @@
-//! What bounds a listener: connections at a time, from one address, per second; and how often floods are told of.
+//! What bounds a listener: connections from one address; and how often floods are told of.
 //!
 //! All workers share these. What is not configured costs nothing. Must not know: configurations, what is done with a
 //! connection that is above a limit.
@@ -12,25 +12,6 @@ use std::time::Duration;
 
 /// What can come in floods (too many connections, no descriptors) is reported once in so long; all is counted.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-
-/// A rate with a burst of one second's worth, shared by all workers (the generic cell rate algorithm: the time at
-/// which the next one is due, if all came evenly).
-#[derive(Debug, Default)]
-pub(crate) struct Rate(AtomicU64);
-
-impl Rate {
-    /// Whether one more is within the rate. `now` in nanoseconds.
-    pub(crate) fn allows(&self, per_second: f64, now: u64) -> bool {
-        const SECOND: f64 = 1e9;
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // both are within 0.2 and 4e18
-        let (interval, burst) = ((SECOND / per_second) as u64, SECOND.max(SECOND / per_second) as u64);
-        let next = |due: u64| {
-            let due = due.max(now).saturating_add(interval);
-            (due <= now.saturating_add(burst)).then_some(due)
-        };
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
-    }
-}
 
 /// Says yes at most once in [`REPORT_EVERY`].
 #[derive(Debug, Default)]
@@ -81,26 +62,6 @@ impl Addresses {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_rate_lets_a_seconds_worth_through_at_once_and_then_evenly() {
-        let rate = Rate::default();
-        let passed = (0..100).filter(|_| rate.allows(10.0, 5_000_000_000)).count();
-        assert_eq!(passed, 10);
-        assert!(!rate.allows(10.0, 5_050_000_000));
-        assert!(rate.allows(10.0, 5_100_000_000));
-        assert!(!rate.allows(10.0, 5_150_000_000));
-        assert_eq!((0..100).filter(|_| rate.allows(10.0, 90_000_000_000)).count(), 10);
-    }
-
-    #[test]
-    fn a_slow_rate_lets_one_through_at_a_time() {
-        let rate = Rate::default();
-        let per_second = 1.0 / 60.0;
-        assert!(rate.allows(per_second, 1));
-        assert!(!rate.allows(per_second, 59_000_000_000));
-        assert!(rate.allows(per_second, 60_000_000_002));
-    }
 
     #[test]
     fn seldom_is_once_in_its_time() {

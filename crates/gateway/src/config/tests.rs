@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use runtime::config::Document;
+use runtime::rate::Rate;
 
 use super::*;
 
@@ -99,7 +100,7 @@ servers = [ { address = "a.example:1883", max_fails = 3, fail_timeout = "30s", m
     .unwrap();
     let listener = &config.listeners[0];
     assert_eq!((listener.proxy_protocol, listener.max_connections), (true, 5));
-    assert_eq!(listener.accept_rate, Some(2_000.0));
+    assert_eq!(listener.accept_rate, Some(Rate::per_second(2_000.0)));
     assert_eq!((listener.preread_timeout, listener.preread_size), (SECOND * 3, 4_096));
     assert_eq!(
         listener.rules,

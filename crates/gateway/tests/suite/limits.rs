@@ -8,8 +8,8 @@ use runtime::events::Event;
 use tokio::net::TcpStream;
 
 use crate::harness::{
-    Broker, Nobody, Running, addresses, config, device, device_from, eventually, expect_end, hello, parse, soon,
-    whoever,
+    Broker, Nobody, Running, addresses, config, device, device_from, eventually, expect_end, hello, parse,
+    soon, whoever,
 };
 
 /// Servers that take so many connections each.

@@ -113,9 +113,7 @@ async fn a_server_that_could_not_be_reached_is_told_of_again_when_it_closes_with
     let running = Running::start(&config("", "", &[nobody.address]));
     let hello = hello("car").bytes();
     let _refused = device(running.address(), &hello).await;
-    let told = |word: &'static str| {
-        move |event: &Event| matches!(event, Event::UpstreamFailed { error, .. } if error.contains(word))
-    };
+    let told = |word: &'static str| move |event: &Event| matches!(event, Event::UpstreamFailed { error, .. } if error.contains(word));
     running.event(told("refused")).await;
     let broker = nobody.arrives();
     // Reports are seldom: it is told of once their pause is over.
