@@ -1,5 +1,6 @@
 //! Command line tools that talk to brokers and to the REST API: pub, sub, bench, simulate, ctl.
 
+pub mod answer;
 pub mod bench;
 mod connection;
 pub mod ctl;

@@ -72,21 +72,15 @@ fn main() -> ExitCode {
     }
 }
 
-#[allow(clippy::print_stdout)] // the answer of this command
 fn check(file: &std::path::Path) -> ExitCode {
     match config::load(Some(file)) {
         Ok(config) => {
-            if let Some(closed) = config.broker.and_then(|broker| broker.closed_doors()) {
-                println!("{}: warning: {closed}", file.display());
-            }
-            println!("{}: ok", file.display());
-            ExitCode::SUCCESS
+            let closed = config.broker.and_then(|broker| broker.closed_doors());
+            let mut text =
+                closed.map_or_else(String::new, |closed| format!("{}: warning: {closed}\n", file.display()));
+            text.push_str(&format!("{}: ok\n", file.display()));
+            cli::answer::say(&text, ExitCode::SUCCESS)
         }
-        Err(error) => {
-            for line in error.lines() {
-                println!("{line}");
-            }
-            ExitCode::FAILURE
-        }
+        Err(error) => cli::answer::say(&(error.lines().join("\n") + "\n"), ExitCode::FAILURE),
     }
 }

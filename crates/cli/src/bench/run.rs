@@ -46,23 +46,12 @@ pub fn run(args: &Args) -> ExitCode {
         .map_err(|error| format!("cannot start: {error}"))
         .and_then(|runtime| runtime.block_on(bench(&wanted, run)));
     match report {
-        Ok(report) => tell(&report, wanted.common.json),
+        Ok(report) => crate::answer::report(&report, wanted.common.json, || report.table(), report.passed),
         Err(error) => {
             eprintln!("Error: {error}");
             ExitCode::FAILURE
         }
     }
-}
-
-#[allow(clippy::print_stdout)] // the answer of this command
-fn tell(report: &Report, json: bool) -> ExitCode {
-    if json {
-        // Numbers, texts and maps with texts as keys can be written.
-        println!("{}", serde_json::to_string_pretty(report).unwrap_or_default());
-    } else {
-        print!("{}", report.table());
-    }
-    if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// A run under way.

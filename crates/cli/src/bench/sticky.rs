@@ -30,21 +30,13 @@ const SECOND_ANSWER: Duration = Duration::from_millis(200);
 const NAMED: usize = 10;
 
 /// Runs `tidegate bench sticky`: exit status 0 if every client came back to its server each time.
-#[allow(clippy::print_stdout)] // the answer of this command
 pub(super) fn run(args: &StickyArgs) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let report = runtime
         .map_err(|error| format!("cannot start: {error}"))
         .and_then(|runtime| runtime.block_on(visits(args)));
     match report {
-        Ok(report) => {
-            if args.common.json {
-                println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
-            } else {
-                print!("{}", table(&report));
-            }
-            if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
+        Ok(report) => crate::answer::report(&report, args.common.json, || table(&report), report.passed),
         Err(error) => {
             eprintln!("Error: {error}");
             ExitCode::FAILURE

@@ -16,6 +16,7 @@ use super::report::{GroupReport, Report};
 use super::scenario::{Scenario, parse};
 use super::tally::{Fleet, Tally};
 use super::vehicle::{Phase, Vehicle, World};
+use crate::answer::{self, say};
 use crate::bench::args::duration;
 use crate::bench::progress::Progress;
 use crate::bench::report::{grouped, number, rounded};
@@ -62,7 +63,6 @@ pub struct Args {
 
 /// Runs `tidegate simulate`: exit status 0; 1 if the file has problems, nothing connected, or commands were lost that a
 /// session should have kept.
-#[allow(clippy::print_stdout)] // the answer of this command
 pub fn run(args: &Args) -> ExitCode {
     let file = &args.file;
     let read = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()));
@@ -71,16 +71,14 @@ pub fn run(args: &Args) -> ExitCode {
         Err(problems) => {
             // As `tidegate check` does: the problems are the answer of --check, and an error otherwise.
             if args.check {
-                println!("{problems}");
-            } else {
-                eprintln!("{problems}");
+                return say(&format!("{problems}\n"), ExitCode::FAILURE);
             }
+            eprintln!("{problems}");
             return ExitCode::FAILURE;
         }
     };
     if args.check {
-        println!("{}: ok", file.display());
-        return ExitCode::SUCCESS;
+        return say(&format!("{}: ok\n", file.display()), ExitCode::SUCCESS);
     }
     if let Some(server) = &args.server {
         scenario.server.clone_from(server);
@@ -92,14 +90,7 @@ pub fn run(args: &Args) -> ExitCode {
         .map_err(|error| format!("cannot start: {error}"))
         .and_then(|runtime| runtime.block_on(simulate(args, &scenario)));
     match report {
-        Ok(report) => {
-            if args.json {
-                println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
-            } else {
-                print!("{}", report.table());
-            }
-            if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
+        Ok(report) => answer::report(&report, args.json, || report.table(), report.passed),
         Err(error) => {
             eprintln!("Error: {error}");
             ExitCode::FAILURE

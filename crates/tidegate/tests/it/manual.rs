@@ -57,6 +57,25 @@ fn the_manual_has_a_page_for_every_command() {
 }
 
 #[test]
+fn a_reader_that_is_gone_makes_no_noise() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/fleet.toml");
+    for arguments in [
+        &["simulate", "--check", file][..],
+        &["check", "--config", "/nowhere.toml"],
+        &["bench", "conn", "-h", "127.0.0.1", "-p", "1", "-c", "1", "-d", "0s", "--json"],
+        &["man"],
+    ] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = tidegate(arguments);
+        let child = command.stdout(writer).stderr(std::process::Stdio::piped()).spawn().expect("a process");
+        let output = child.wait_with_output().expect("an end");
+        let said = text(&output.stderr);
+        assert!(!said.contains("panicked") && output.status.code() < Some(2), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
 fn pub_and_sub_tell_their_version_as_mosquittos_tools_do() {
     for tool in ["pub", "sub"] {
         let version = printed(&[tool, "--version"]);
