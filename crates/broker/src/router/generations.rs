@@ -31,6 +31,14 @@ struct Alone(AtomicU64);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Starts([u16; DEPTH]);
 
+#[cfg(test)]
+impl Starts {
+    /// Whether a change at `other`'s longest start is seen here, by what it is or by chance of the hash.
+    pub(super) fn feels(self, other: Self) -> bool {
+        self.0.contains(&other.0[DEPTH - 1])
+    }
+}
+
 impl Generations {
     pub(super) fn new() -> Self {
         Self {
