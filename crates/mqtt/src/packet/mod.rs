@@ -6,6 +6,7 @@
 mod owned;
 
 use std::borrow::Cow;
+use std::fmt;
 
 use crate::{PacketId, QoS, ReasonCode, Version};
 
@@ -74,8 +75,8 @@ impl Packet<'_> {
     }
 }
 
-/// CONNECT (3.1).
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// CONNECT (3.1). Its debug form shows no password.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Connect<'a> {
     /// From protocol name and level.
     pub version: Version,
@@ -95,6 +96,22 @@ pub struct Connect<'a> {
     pub password: Option<Binary<'a>>,
     /// Version 5 only.
     pub properties: ConnectProperties<'a>,
+}
+
+impl fmt::Debug for Connect<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connect")
+            .field("version", &self.version)
+            .field("bridge", &self.bridge)
+            .field("clean_start", &self.clean_start)
+            .field("keep_alive", &self.keep_alive)
+            .field("client_id", &self.client_id)
+            .field("will", &self.will)
+            .field("username", &self.username)
+            .field("password", &self.password.as_ref().map(|_| format_args!("***")))
+            .field("properties", &self.properties)
+            .finish()
+    }
 }
 
 /// Properties of CONNECT (3.1.2.11).
@@ -363,4 +380,26 @@ pub struct Auth<'a> {
     pub reason_string: Option<Text<'a>>,
     /// In order.
     pub user_properties: UserProperties<'a>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let connect = Connect {
+            version: Version::V5,
+            bridge: false,
+            clean_start: true,
+            keep_alive: 0,
+            client_id: "c".into(),
+            will: None,
+            username: Some("alice".into()),
+            password: Some(b"AB".as_slice().into()),
+            properties: ConnectProperties::default(),
+        };
+        let shown = format!("{connect:?}");
+        assert!(shown.contains("alice") && shown.contains("Some(***)") && !shown.contains("65"), "{shown}");
+    }
 }
