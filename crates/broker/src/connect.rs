@@ -452,6 +452,7 @@ impl Worker {
         }
         let worker = self.id;
         let shared = Arc::clone(&self.shared);
+        let topic_alias_maximum = self.config.topic_alias_maximum;
         let Some(conn) = self.conn_mut(id) else { return };
         let Phase::Claiming(_) = &conn.phase else { return };
         let Phase::Claiming(mut claiming) = std::mem::replace(&mut conn.phase, Phase::Connected) else {
@@ -461,6 +462,7 @@ impl Worker {
         let (session, session_present) = (session.take(), *session_present);
         let durable = session.as_ref().is_some_and(|s| s.durable);
         conn.session = session;
+        conn.topic_alias_maximum = topic_alias_maximum;
         conn.keep_alive_ms = u32::from(connect.keep_alive) * 1_500;
         if session_present && let Some(session) = &conn.session {
             let filters = session.subscriptions.filters();

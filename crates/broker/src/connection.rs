@@ -277,6 +277,8 @@ pub(crate) struct Conn {
     pub(crate) max_packet: u32,
     /// The client wants Reason Strings in every packet (3.1.2.11.7).
     pub(crate) problem_information: bool,
+    /// The highest Topic Alias it was told it may use; a reload does not change that.
+    pub(crate) topic_alias_maximum: u16,
     /// What its Topic Aliases stand for; one that uses none has none.
     pub(crate) aliases_in: Option<Box<Incoming>>,
     /// The Topic Aliases it was given; one that takes none has none.
@@ -331,6 +333,7 @@ impl Conn {
             keep_alive_ms: 0,
             max_packet: u32::MAX,
             problem_information: true,
+            topic_alias_maximum: 0,
             aliases_in: None,
             aliases_out: None,
             refusals: 0,

@@ -82,13 +82,13 @@ impl Worker {
     /// What an alias stands for; the packet may say so itself [MQTT-3.3.2-10].
     fn topic_of_alias(&mut self, id: ConnId, alias: u16, topic: &str) -> Result<Rc<str>, Violation> {
         let invalid = |detail| (ReasonCode::TopicAliasInvalid, "MQTT-3.3.2-9", detail);
-        if alias > self.config.topic_alias_maximum {
-            return Err(invalid("a Topic Alias above Topic Alias Maximum"));
-        }
-        let alias = NonZeroU16::new(alias).ok_or_else(|| invalid("the Topic Alias is 0"))?;
         let unknown =
             (ReasonCode::ProtocolError, "3.3.2.3.4", "a Topic Alias that has not been given a topic");
         let conn = self.conn_mut(id).ok_or(unknown)?;
+        if alias > conn.topic_alias_maximum {
+            return Err(invalid("a Topic Alias above Topic Alias Maximum"));
+        }
+        let alias = NonZeroU16::new(alias).ok_or_else(|| invalid("the Topic Alias is 0"))?;
         if !topic.is_empty() {
             conn.aliases_in.get_or_insert_default().learn(alias, topic);
         }

@@ -1,5 +1,7 @@
 //! What CONNACK says of this broker, and what becomes of a client that does otherwise; Topic Aliases both ways.
 
+use std::sync::Arc;
+
 use mqtt::packet::{
     Connect, Packet, Publish, PublishProperties, RetainHandling, SubscribeFilter, SubscriptionOptions,
 };
@@ -72,6 +74,20 @@ fn a_topic_alias_stands_for_what_the_client_said_last() {
 
 /// Above Topic Alias Maximum, and 0, are 0x94 [MQTT-3.3.2-9]; an alias without a meaning is 0x82 (3.3.2.3.4), also after a
 /// reconnect [MQTT-3.3.2-7].
+/// CONNACK said how many there are; a reload says it to who comes after it.
+#[test]
+fn a_topic_alias_that_a_client_was_told_of_outlives_a_reload() {
+    let mut w = world(1);
+    let (old, _) = Peer::connect(&mut w, 0, connect("old", true, 0));
+    w.shared.config.store(Arc::new(BrokerConfig { topic_alias_maximum: 0, ..BrokerConfig::default() }));
+    w.advance(seconds(2));
+    old.ask(&mut w, aliased("t", 32, "1"));
+    assert!(!w.is_closed(old.link));
+    let (new, _) = Peer::connect(&mut w, 0, connect("new", true, 0));
+    new.ask(&mut w, aliased("t", 1, "1"));
+    assert!(w.is_closed(new.link));
+}
+
 #[test]
 fn a_topic_alias_that_must_not_be_ends_the_connection() {
     let mut w = with(|c| c.topic_alias_maximum = 2);
