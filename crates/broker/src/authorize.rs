@@ -1,7 +1,8 @@
 //! What a client may publish and subscribe to, asked of the rules file where there is one.
 //!
 //! A client's policy is worked out when it is first asked for and again when the rules have changed: a reload holds for
-//! whoever is connected. Subscriptions that were granted before stay; the next SUBSCRIBE is judged anew.
+//! whoever is connected. Subscriptions that were granted before stay; the next SUBSCRIBE is judged anew. They were granted to a
+//! user: another one that comes with the same client id keeps those it may have itself.
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use crate::connection::{Conn, ConnId, End};
 use crate::delayed;
 use crate::exclusive;
 use crate::refusal::Refusal;
+use crate::session::Session;
 use crate::worker::Worker;
 
 /// Whom the rules are asked about.
@@ -106,6 +108,38 @@ impl Worker {
         }
         self.tell_denied(id, client_id, username, "will", &will.topic, 1);
         false
+    }
+
+    /// A session that another user began: its filters that this one may not have, which it has no more. What was under way goes
+    /// too, if there are any: it may be theirs. Otherwise it would be enough to know a client id to read on in its place.
+    pub(crate) fn withdraw_from_another_user(&mut self, id: ConnId, session: &mut Session) -> Vec<Box<str>> {
+        let Some(rules) = self.config.access.rules.clone() else { return Vec::new() };
+        let Some(claiming) = self.claiming(id) else { return Vec::new() };
+        let username = claiming.connect.username.as_deref().map(Arc::<str>::from);
+        let before = claiming.stored.as_ref().and_then(|stored| stored.about.username.clone());
+        if username == before {
+            return Vec::new();
+        }
+        let Some(conn) = self.conn_mut(id) else { return Vec::new() };
+        let who = Identity { clientid: &session.client_id, username: username.as_deref() };
+        let policy = conn.policy_by(&rules, &who);
+        let denied = |filter: &str, qos| {
+            Filter::parse(filter).is_ok_and(|f| policy.subscribe(f.path(), qos) == Permission::Deny)
+        };
+        let subscriptions = session.subscriptions.iter();
+        let withdrawn: Vec<Box<str>> = subscriptions
+            .filter(|(filter, s)| denied(filter, s.options.qos))
+            .map(|(filter, _)| filter.into())
+            .collect();
+        for filter in &withdrawn {
+            session.subscriptions.remove(filter);
+        }
+        if let Some(first) = withdrawn.first() {
+            session.abandon_all();
+            let count = withdrawn.len() as u64;
+            self.tell_denied(id, &session.client_id, username.as_deref(), "subscribe", first, count);
+        }
+        withdrawn
     }
 
     /// Ends the connection of a client that did what it may not, where such clients are sent away.

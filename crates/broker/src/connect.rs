@@ -72,6 +72,7 @@ impl Worker {
             stored: None,
             records: Vec::new(),
             session: None,
+            withdrawn: Vec::new(),
             session_present: false,
             ended: None,
         };
@@ -272,12 +273,18 @@ impl Worker {
         }
         let records = std::mem::take(&mut claiming.records);
         match self.restore(id, &records) {
-            Some(session) => {
+            Some(mut session) => {
+                let withdrawn = self.withdraw_from_another_user(id, &mut session);
+                let removal = withdrawn
+                    .iter()
+                    .map(|filter| Write::delete(record::subscription_key(&client_id, filter)))
+                    .collect();
                 if let Some(claiming) = self.claiming(id) {
                     claiming.session = Some(Box::new(session));
+                    claiming.withdrawn = withdrawn;
                     claiming.session_present = true;
                 }
-                self.write_opening(id, Vec::new());
+                self.write_opening(id, removal);
             }
             None => {
                 tracing::error!(client_id = &*client_id, "a stored session is damaged and begins anew");
@@ -458,7 +465,8 @@ impl Worker {
         let Phase::Claiming(mut claiming) = std::mem::replace(&mut conn.phase, Phase::Connected) else {
             return;
         };
-        let Connecting { connect, client_id, session, session_present, ended, .. } = &mut *claiming;
+        let Connecting { connect, client_id, session, withdrawn, session_present, ended, .. } =
+            &mut *claiming;
         let (session, session_present) = (session.take(), *session_present);
         let durable = session.as_ref().is_some_and(|s| s.durable);
         conn.session = session;
@@ -468,6 +476,10 @@ impl Worker {
             let filters = session.subscriptions.filters();
             let address = Some(Address { worker, slot: id.slot });
             shared.router.relocate(filters, session.key, address);
+            for filter in &*withdrawn {
+                shared.router.unsubscribe(filter, session.key);
+                shared.exclusive.release(filter, session.key);
+            }
         }
         if session_present {
             self.appear(id);

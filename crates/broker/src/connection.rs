@@ -183,6 +183,8 @@ pub(crate) struct Connecting {
     pub(crate) records: Vec<engine::Record>,
     /// The session, once it is made or read.
     pub(crate) session: Option<Box<Session>>,
+    /// Filters that the session had for another user and that this one may not have.
+    pub(crate) withdrawn: Vec<Box<str>>,
     pub(crate) session_present: bool,
     /// It broke while it was connecting: goes as soon as it owns what it waits for.
     pub(crate) ended: Option<End>,

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use engine::{LogFrame, Pos, Shard};
-use mqtt::PacketId;
 use mqtt::inflight::{InFlight as Flight, Inbound, Outbound};
 use mqtt::packet::SubscriptionOptions;
+use mqtt::{PacketId, QoS, ReasonCode};
 
 use crate::message::Message;
 use crate::queue::{Queue, Waiting};
@@ -97,7 +97,7 @@ pub(crate) struct Resuming {
 /// Retained messages that a new subscription asks for.
 pub(crate) struct Search {
     pub(crate) filter: Box<str>,
-    pub(crate) qos: mqtt::QoS,
+    pub(crate) qos: QoS,
     /// 0: none.
     pub(crate) identifier: u32,
     /// Messages of the session itself are left out.
@@ -222,6 +222,21 @@ impl Session {
         for (cursor, &tail) in self.cursors.iter_mut().zip(tails) {
             if std::mem::take(&mut cursor.live) {
                 cursor.at = cursor.at.max(tail);
+            }
+        }
+    }
+
+    /// Forgets what was sent and not acknowledged, but for what is only to be completed (PUBREL).
+    pub(crate) fn abandon_all(&mut self) {
+        let publishes = self.outbound.iter().filter_map(|flight| match flight {
+            Flight::Publish { id, qos, .. } => Some((id, qos)),
+            Flight::Pubrel { .. } => None,
+        });
+        for (id, qos) in publishes.collect::<Vec<_>>() {
+            if qos == QoS::AtLeastOnce {
+                self.outbound.puback(id);
+            } else {
+                self.outbound.pubrec(id, ReasonCode::UnspecifiedError);
             }
         }
     }

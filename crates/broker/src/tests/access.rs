@@ -378,3 +378,51 @@ fn a_delayed_message_is_judged_by_where_it_goes() {
     assert_eq!(reason, ReasonCode::Success);
     assert_eq!(w.shared.delayed.len(), 1);
 }
+
+/// A session belongs to whoever began it as far as the rules go: a client id that is known to somebody else opens nothing.
+#[test]
+fn another_user_does_not_read_on_in_a_session_what_it_may_not_read_itself() {
+    const TEXT: &str = r#"
+        [[rules]]
+        permission = "allow"
+        username = "alice"
+        topics = ["secret/#", "open/#"]
+        [[rules]]
+        permission = "allow"
+        topics = ["open/#"]
+    "#;
+    for (name, expected) in [("alice", vec!["begun", "o", "s"]), ("mallory", vec!["o"])] {
+        let mut w = ruled(TEXT, DenyAction::Ignore);
+        let come = |w: &mut World, name: &str| {
+            let mut connect = connect("car", false, 3_600);
+            connect.username = Some(name.to_owned().into());
+            let peer = Peer::begin(w, 0, connect);
+            w.run();
+            (peer, peer.read(w))
+        };
+        let (car, _) = come(&mut w, "alice");
+        for filter in ["secret/#", "open/#", "$exclusive/secret/one", "$share/g/secret/#"] {
+            car.subscribe(&mut w, filter, QoS::AtLeastOnce);
+        }
+        car.unsubscribe(&mut w, "$share/g/secret/#");
+        let mut connect = connect("source", true, 0);
+        connect.username = Some("alice".into());
+        let (source, _) = Peer::connect(&mut w, 0, connect);
+        source.ask(&mut w, Packet::Publish(message("secret/x", QoS::AtLeastOnce, 1, b"begun")));
+        car.cut(&mut w);
+        source.ask(&mut w, Packet::Publish(message("open/x", QoS::AtLeastOnce, 2, b"o")));
+        source.ask(&mut w, Packet::Publish(message("secret/x", QoS::AtLeastOnce, 3, b"s")));
+        let (again, packets) = come(&mut w, name);
+        assert!(matches!(packets.first(), Some(Packet::Connack(connack)) if connack.session_present));
+        let mut got = payloads(&packets);
+        got.sort_unstable();
+        assert_eq!(got, expected, "{name}");
+        let left = if name == "alice" { 3 } else { 1 };
+        assert_eq!((w.shared.router.subscriptions(), w.shared.exclusive.len() == 1), (left, name == "alice"));
+        // nothing of it comes back with the next connection or with the next process
+        again.cut(&mut w);
+        assert_eq!(w.shared.store.with("car", |s| s.subscriptions.len() as u64), Some(left));
+        let denied = denials(&w).len();
+        assert_eq!(denied, usize::from(name != "alice"));
+    }
+}
