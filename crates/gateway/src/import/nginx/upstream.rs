@@ -62,6 +62,12 @@ pub(super) fn translate(directive: &Directive, stream: &Stream<'_>) -> Result<Re
         let name = directive.argument(1)?;
         return Err(syntax(&directive.place, format!("no servers are inside upstream \"{name}\"")));
     }
+    let shared = directive.block.iter().flatten().any(|inner| inner.name() == "zone");
+    if !shared && read.upstream.servers.iter().any(|server| server.max_conns.is_some()) {
+        let why = "without zone each of nginx's workers counts for itself; here all connections of a server count together";
+        let what = format!("max_conns of {}", read.upstream.name);
+        read.upstream.notes.push(note(&directive.place, what, Effect::Differs, why));
+    }
     if let [server] = &mut *read.upstream.servers {
         // for nginx a server without others never fails
         server.max_fails = Some(Said::because(0, "the only server is never taken out, as in nginx"));

@@ -124,6 +124,16 @@ fn nginxs_keys_are_ours() {
 }
 
 #[test]
+fn a_bound_that_each_of_nginxs_workers_keeps_for_itself_is_named() {
+    let servers = "server 10.0.0.1:1 max_conns=9; server 10.0.0.2:1;";
+    let imported =
+        import_nginx(&format!("upstream b {{ {servers} }}\nserver {{ listen 1880; proxy_pass b; }}"));
+    imported.notes_that(1, "max_conns of b", Effect::Differs, "count together");
+    let text = format!("upstream b {{ zone b 64k; {servers} }}\nserver {{ listen 1880; proxy_pass b; }}");
+    assert!(import_nginx(&text).is_faithful());
+}
+
+#[test]
 fn a_key_that_nginx_finds_empty_takes_turns() {
     let text = upstream("hash $mqtt_preread_clientid consistent;\nserver 10.0.0.1:1; server 10.0.0.2:1;");
     let imported = import_nginx(&text.replace("mqtt_preread on;", ""));
