@@ -222,8 +222,19 @@ impl Worker {
                 self.share_mail(home, ShareMail::Done { id, shard, pos, by });
             }
             Ok(()) => {}
-            Err(why) => self.share_mail(home, ShareMail::NotTaken { id, shard, pos, by, why }),
+            Err(why) => {
+                self.share_mail(home, ShareMail::NotTaken { id, shard, pos, by, why });
+                if why == NotTaken::Gone && self.is_member_here(id, member.session) {
+                    // it was for the connection before: what the new one said may be behind this now
+                    self.tell_home(member.session, id);
+                }
+            }
         }
+    }
+
+    fn is_member_here(&self, id: GroupId, session: SessionKey) -> bool {
+        let route = self.shared.router.group(id);
+        route.is_some_and(|r| r.members.iter().any(|m| m.session == session && m.address.worker == self.id))
     }
 
     /// A message is acknowledged: its group learns of it.

@@ -1,11 +1,16 @@
 //! Shared subscriptions (4.8.2) of sessions that outlive their connections.
 
+use engine::{Pos, Shard};
 use mqtt::packet::{Connect, Packet, SubscriptionOptions};
 use mqtt::{QoS, ReasonCode};
 
 use super::rig::*;
 use super::shared::with;
-use crate::config::Strategy;
+use crate::config::{BrokerConfig, Strategy};
+use crate::message::{NOBODY, View};
+use crate::router::Group;
+use crate::share::{Deal, ShareMail, Tried};
+use crate::shared::Mail;
 use crate::sim::world::World;
 
 const FILTER: &str = "$share/g/a/#";
@@ -282,4 +287,26 @@ fn a_group_is_written_when_the_broker_stops() {
     w.crash();
     let one = come(&mut w, 1, "one");
     assert_eq!(all(&mut w, one), [6, 7]);
+}
+
+/// What was on its way to a member's last connection comes when the next one has said already that it is here: the group must
+/// not take the member for gone because of that.
+#[test]
+fn a_message_for_the_connection_before_does_not_shut_a_member_out() {
+    let mut w = World::new(1, 2, BrokerConfig::default());
+    let peer = member(&mut w, 0, "m", QoS::AtLeastOnce);
+    let (source, _) = Peer::connect(&mut w, 1, connect("source", true, 0));
+    publish(&mut w, source, 1..2);
+    assert_eq!(all(&mut w, peer), [1]);
+    let mut route = w.shared.router.group(Group::of(FILTER).id).unwrap();
+    let mut member = route.members.remove(0);
+    member.address.slot = 77;
+    let late = message("a/x", QoS::AtLeastOnce, 1, b"late");
+    let view = View { publisher: NOBODY, expires_at: u64::MAX, publish: &late };
+    let deal = Deal { group: route.group, member, message: view.to_message(), tried: Tried::new() };
+    let mail = ShareMail::Logged { deal: Box::new(deal), shard: Shard(0), pos: Pos::new(99, 0) };
+    w.workers[0].mail(Mail::Share(vec![mail]));
+    w.run();
+    publish(&mut w, source, 2..4);
+    assert_eq!(all(&mut w, peer), [2, 3]);
 }
