@@ -72,8 +72,6 @@ fn a_topic_alias_stands_for_what_the_client_said_last() {
     assert_eq!(got, ["a1", "a2", "b3", "c4", "c5", "b6"]);
 }
 
-/// Above Topic Alias Maximum, and 0, are 0x94 [MQTT-3.3.2-9]; an alias without a meaning is 0x82 (3.3.2.3.4), also after a
-/// reconnect [MQTT-3.3.2-7].
 /// CONNACK said how many there are; a reload says it to who comes after it.
 #[test]
 fn a_topic_alias_that_a_client_was_told_of_outlives_a_reload() {
@@ -88,6 +86,8 @@ fn a_topic_alias_that_a_client_was_told_of_outlives_a_reload() {
     assert!(w.is_closed(new.link));
 }
 
+/// Above Topic Alias Maximum, and 0, are 0x94 [MQTT-3.3.2-9]; an alias without a meaning is 0x82 (3.3.2.3.4), also after a
+/// reconnect [MQTT-3.3.2-7].
 #[test]
 fn a_topic_alias_that_must_not_be_ends_the_connection() {
     let mut w = with(|c| c.topic_alias_maximum = 2);
