@@ -56,8 +56,15 @@ pub(crate) struct Origin {
     /// `tcp://address:port` or `ws://address:port`.
     pub(crate) listener: Arc<str>,
     pub(crate) allow_anonymous: bool,
-    /// By which rules it came in.
-    pub(crate) entry: Entry,
+    /// By which rules it came in; none, where they ask for nothing: a million connections are a million of these.
+    pub(crate) entry: Option<Box<Entry>>,
+}
+
+impl Origin {
+    /// It came above `accept_rate`: its CONNECT is refused.
+    pub(crate) fn is_late(&self) -> bool {
+        self.entry.as_ref().is_some_and(|e| e.late)
+    }
 }
 
 /// What a listener says about a connection that it accepts.
@@ -67,6 +74,13 @@ pub(crate) struct Entry {
     pub(crate) late: bool,
     /// How fast it may send.
     pub(crate) rates: ClientRates,
+}
+
+impl Entry {
+    /// Rules that ask for nothing are none.
+    pub(crate) fn new(late: bool, rates: ClientRates) -> Option<Box<Self>> {
+        (late || rates.any()).then(|| Box::new(Self { late, rates }))
+    }
 }
 
 /// Why a connection ends.
@@ -321,7 +335,7 @@ impl Conn {
             about: None,
             will: None,
             policy: None,
-            throttle: Throttle::new(origin.entry.rates),
+            throttle: Throttle::new(origin.entry.as_ref().map(|e| e.rates).unwrap_or_default()),
             origin: Box::new(origin),
             tail: Vec::new(),
             out: Vec::new(),

@@ -214,7 +214,7 @@ pub(crate) async fn listen(local: Rc<Local>, listener: std::net::TcpListener, se
             via: None,
             listener: Arc::clone(&rules.name),
             allow_anonymous: config.allow_anonymous,
-            entry: Entry { late, rates: config.rates },
+            entry: Entry::new(late, config.rates),
         };
         // a header is expected from trusted addresses only; whoever comes from elsewhere comes directly, and a header
         // from there is no MQTT packet
@@ -554,6 +554,7 @@ mod tests {
     #[test]
     fn an_idle_connection_is_small() {
         assert!(size_of::<Connection>() <= 64, "{}", size_of::<Connection>());
-        assert!(size_of::<crate::connection::Conn>() <= 400, "{}", size_of::<crate::connection::Conn>());
+        assert!(size_of::<crate::connection::Conn>() <= 304, "{}", size_of::<crate::connection::Conn>());
+        assert!(size_of::<Origin>() <= 72, "{}", size_of::<Origin>());
     }
 }

@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 use mqtt::inflight::InFlight as Flight;
 use mqtt::{PacketId, QoS};
 
-use crate::connection::{Entry, Origin, Via};
+use crate::connection::{Origin, Via};
 use crate::message::{Message, NEVER};
 use crate::record::{self, Reader};
 use crate::registry::Owner;
@@ -384,7 +384,7 @@ fn about(r: &mut Reader<'_>) -> Option<(About, Origin)> {
     let listener = Arc::from(text(r)??);
     // whether anonymous clients are let in is asked of the listener they come back to
     let via = via.map(|address| Box::new(Via { address, unique_id }));
-    let origin = Origin { peer, via, listener, allow_anonymous: false, entry: Entry::default() };
+    let origin = Origin { peer, via, listener, allow_anonymous: false, entry: None };
     let about = About {
         username,
         proto_ver: r.u8()?,
@@ -506,7 +506,7 @@ mod tests {
                 via: Some(Box::new(Via { address: ([127, 0, 0, 2], 8).into(), unique_id: Some("x".into()) })),
                 listener: "tcp://l".into(),
                 allow_anonymous: false,
-                entry: Entry::default(),
+                entry: None,
             }),
             created_at: 0,
             disconnected_at: 0,

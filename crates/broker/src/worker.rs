@@ -213,7 +213,7 @@ impl Worker {
     pub(crate) fn open(&mut self, origin: Origin) -> ConnId {
         self.next_generation = self.next_generation.wrapping_add(1);
         let generation = self.next_generation;
-        self.late += usize::from(origin.entry.late);
+        self.late += usize::from(origin.is_late());
         let slot = self.conns.insert(Conn::new(generation, origin, self.now.instant));
         self.metrics.accepted.inc();
         self.metrics.connections.inc();
@@ -464,7 +464,7 @@ impl Worker {
     pub(crate) fn reap(&mut self, id: ConnId) {
         if self.conn(id).is_some_and(|c| !c.socket_open && matches!(c.phase, Phase::Over)) {
             let conn = self.conns.remove(id.slot as usize);
-            self.late -= usize::from(conn.origin.entry.late);
+            self.late -= usize::from(conn.origin.is_late());
             self.metrics.connections.dec();
         }
     }

@@ -370,7 +370,7 @@ mod tests {
             via: None,
             listener: "ws://127.0.0.1:8083".into(),
             allow_anonymous: true,
-            entry: Default::default(),
+            entry: None,
         };
         let told = forward(&mut origin, &accepted, &TrustedProxies::default());
         (told, origin.peer.to_string(), origin.via.map(|via| via.address.to_string()))
@@ -415,7 +415,7 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, peer) = listener.accept().await.unwrap();
         let listener = "ws://test".into();
-        let origin = Origin { peer, via: None, listener, allow_anonymous: true, entry: Default::default() };
+        let origin = Origin { peer, via: None, listener, allow_anonymous: true, entry: None };
         let (read, id) = local.open(stream, origin, Some(Box::default()));
         local.with(|w| {
             let conn = w.conn_mut(id).unwrap();

@@ -183,10 +183,7 @@ impl World {
             via: None,
             listener: "tcp://sim".into(),
             allow_anonymous: self.config.listeners.first().is_none_or(|l| l.allow_anonymous),
-            entry: Entry {
-                late: self.late,
-                rates: self.config.listeners.first().map(|l| l.rates).unwrap_or_default(),
-            },
+            entry: Entry::new(self.late, self.config.listeners.first().map(|l| l.rates).unwrap_or_default()),
         };
         self.workers[worker].now = now;
         let id = self.workers[worker].open(origin);
