@@ -9,7 +9,7 @@ use mqtt::packet::{Connack, ConnackProperties, Connect, Packet, Publish, Will};
 use mqtt::{PacketId, QoS, ReasonCode, Version};
 use runtime::events::Event;
 
-use crate::connection::{ConnId, Connecting, End, PendingWill, Phase};
+use crate::connection::{ConnId, Connecting, End, PendingWill, Phase, Told};
 use crate::message::{View, expiry_of};
 use crate::publish::is_as_it_says;
 use crate::record;
@@ -459,7 +459,7 @@ impl Worker {
         }
         let worker = self.id;
         let shared = Arc::clone(&self.shared);
-        let topic_alias_maximum = self.config.topic_alias_maximum;
+        let told = Told::of(&self.config);
         let Some(conn) = self.conn_mut(id) else { return };
         let Phase::Claiming(_) = &conn.phase else { return };
         let Phase::Claiming(mut claiming) = std::mem::replace(&mut conn.phase, Phase::Connected) else {
@@ -470,7 +470,7 @@ impl Worker {
         let (session, session_present) = (session.take(), *session_present);
         let durable = session.as_ref().is_some_and(|s| s.durable);
         conn.session = session;
-        conn.topic_alias_maximum = topic_alias_maximum;
+        conn.told = told;
         conn.keep_alive_ms = u32::from(connect.keep_alive) * 1_500;
         if session_present && let Some(session) = &conn.session {
             let filters = session.subscriptions.filters();

@@ -14,10 +14,10 @@ use std::time::Instant;
 
 use access::Policy;
 use mqtt::packet::Connect;
-use mqtt::{PacketId, ReasonCode, Version};
+use mqtt::{PacketId, QoS, ReasonCode, Version};
 
 use crate::authenticate::Authenticating;
-use crate::config::ClientRates;
+use crate::config::{BrokerConfig, ClientRates};
 use crate::message::Message;
 use crate::registry::Owner;
 use crate::session::Session;
@@ -80,6 +80,41 @@ impl Entry {
     /// Rules that ask for nothing are none.
     pub(crate) fn new(late: bool, rates: ClientRates) -> Option<Box<Self>> {
         (late || rates.any()).then(|| Box::new(Self { late, rates }))
+    }
+}
+
+/// What CONNACK said is available: it holds for its connection, whatever a reload changes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Told {
+    pub(crate) topic_alias_maximum: u16,
+    pub(crate) maximum_qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) wildcards: bool,
+    pub(crate) identifiers: bool,
+}
+
+impl Told {
+    pub(crate) fn of(config: &BrokerConfig) -> Self {
+        Self {
+            topic_alias_maximum: config.topic_alias_maximum,
+            maximum_qos: config.maximum_qos,
+            retain: config.retain_available,
+            wildcards: config.wildcard_subscription_available,
+            identifiers: config.subscription_identifiers_available,
+        }
+    }
+}
+
+impl Default for Told {
+    /// Before CONNACK.
+    fn default() -> Self {
+        Self {
+            topic_alias_maximum: 0,
+            maximum_qos: QoS::ExactlyOnce,
+            retain: true,
+            wildcards: true,
+            identifiers: true,
+        }
     }
 }
 
@@ -293,8 +328,8 @@ pub(crate) struct Conn {
     pub(crate) max_packet: u32,
     /// The client wants Reason Strings in every packet (3.1.2.11.7).
     pub(crate) problem_information: bool,
-    /// The highest Topic Alias it was told it may use; a reload does not change that.
-    pub(crate) topic_alias_maximum: u16,
+    /// What its client may count on.
+    pub(crate) told: Told,
     /// What its Topic Aliases stand for; one that uses none has none.
     pub(crate) aliases_in: Option<Box<Incoming>>,
     /// The Topic Aliases it was given; one that takes none has none.
@@ -349,7 +384,7 @@ impl Conn {
             keep_alive_ms: 0,
             max_packet: u32::MAX,
             problem_information: true,
-            topic_alias_maximum: 0,
+            told: Told::default(),
             aliases_in: None,
             aliases_out: None,
             refusals: 0,

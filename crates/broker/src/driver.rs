@@ -554,7 +554,7 @@ mod tests {
     #[test]
     fn an_idle_connection_is_small() {
         assert!(size_of::<Connection>() <= 64, "{}", size_of::<Connection>());
-        assert!(size_of::<crate::connection::Conn>() <= 304, "{}", size_of::<crate::connection::Conn>());
+        assert!(size_of::<crate::connection::Conn>() <= 312, "{}", size_of::<crate::connection::Conn>());
         assert!(size_of::<Origin>() <= 72, "{}", size_of::<Origin>());
     }
 }

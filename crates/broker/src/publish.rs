@@ -62,7 +62,7 @@ impl Worker {
         if let Some(topic) = self.rewrite_topic(id, &publish.topic) {
             publish.topic = Cow::Owned(topic);
         }
-        if let Err((reason, clause, detail)) = self.judge_capabilities(&publish) {
+        if let Err((reason, clause, detail)) = self.judge_capabilities(id, &publish) {
             self.violation(id, reason, clause, detail);
             return;
         }
@@ -85,7 +85,7 @@ impl Worker {
         let unknown =
             (ReasonCode::ProtocolError, "3.3.2.3.4", "a Topic Alias that has not been given a topic");
         let conn = self.conn_mut(id).ok_or(unknown)?;
-        if alias > conn.topic_alias_maximum {
+        if alias > conn.told.topic_alias_maximum {
             return Err(invalid("a Topic Alias above Topic Alias Maximum"));
         }
         let alias = NonZeroU16::new(alias).ok_or_else(|| invalid("the Topic Alias is 0"))?;
@@ -96,12 +96,13 @@ impl Worker {
     }
 
     /// What CONNACK said is not available here; who was told and sends it all the same broke the specification.
-    fn judge_capabilities(&self, publish: &Publish<'_>) -> Result<(), Violation> {
-        if publish.qos > self.config.maximum_qos {
+    fn judge_capabilities(&self, id: ConnId, publish: &Publish<'_>) -> Result<(), Violation> {
+        let Some(told) = self.conn(id).map(|c| c.told) else { return Ok(()) };
+        if publish.qos > told.maximum_qos {
             let detail = "a QoS above Maximum QoS";
             return Err((ReasonCode::QosNotSupported, "MQTT-3.2.2-11", detail));
         }
-        if publish.retain && !self.config.retain_available {
+        if publish.retain && !told.retain {
             let detail = "retained messages are not available";
             return Err((ReasonCode::RetainNotSupported, "MQTT-3.2.2-14", detail));
         }

@@ -171,20 +171,16 @@ impl Worker {
         id: ConnId,
         subscribe: &Subscribe<'_>,
     ) -> Result<(), (ReasonCode, &'static str, &'static str)> {
-        if !self.conn(id).is_some_and(|c| c.version.is_v5()) {
-            // before version 5 nobody is told: the filters are answered one by one
-            return Ok(());
-        }
-        if subscribe.subscription_identifier.is_some() && !self.config.subscription_identifiers_available {
+        // before version 5 nobody is told: the filters are answered one by one
+        let Some(told) = self.conn(id).filter(|c| c.version.is_v5()).map(|c| c.told) else { return Ok(()) };
+        if subscribe.subscription_identifier.is_some() && !told.identifiers {
             let reason = ReasonCode::SubscriptionIdentifiersNotSupported;
             return Err((reason, "3.2.2.3.12", "Subscription Identifiers are not available"));
         }
         let wildcard = |filter: &str| {
             Filter::parse(exclusive::path(filter).unwrap_or(filter)).is_ok_and(|f| f.has_wildcards())
         };
-        if !self.config.wildcard_subscription_available
-            && subscribe.filters.iter().any(|wanted| wildcard(&wanted.filter))
-        {
+        if !told.wildcards && subscribe.filters.iter().any(|wanted| wildcard(&wanted.filter)) {
             let reason = ReasonCode::WildcardSubscriptionsNotSupported;
             return Err((reason, "3.2.2.3.11", "wildcards are not available in subscriptions"));
         }

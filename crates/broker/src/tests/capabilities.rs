@@ -472,3 +472,27 @@ fn a_suback_never_says_what_it_cannot() {
     }
     w.set_faults(Faults::default());
 }
+
+/// What CONNACK said was there is there until the connection ends; who comes after a reload is told anew.
+#[test]
+fn what_a_client_was_told_is_available_outlives_a_reload() {
+    let mut w = world(1);
+    let (old, _) = Peer::connect(&mut w, 0, connect("old", true, 0));
+    let less = BrokerConfig {
+        maximum_qos: QoS::AtMostOnce,
+        retain_available: false,
+        wildcard_subscription_available: false,
+        ..BrokerConfig::default()
+    };
+    w.shared.config.store(Arc::new(less));
+    w.advance(seconds(2));
+    let mut kept = message("t", QoS::ExactlyOnce, 1, b"1");
+    kept.retain = true;
+    old.ask(&mut w, Packet::Publish(kept.clone()));
+    old.subscribe(&mut w, "t/+", QoS::AtLeastOnce);
+    assert!(!w.is_closed(old.link));
+    let (new, connack) = Peer::connect(&mut w, 0, connect("new", true, 0));
+    assert_eq!(connack.properties.maximum_qos, Some(QoS::AtMostOnce));
+    let answer = new.ask(&mut w, Packet::Publish(kept));
+    assert_eq!(goodbye(&answer), Some(ReasonCode::QosNotSupported), "[MQTT-3.2.2-11]");
+}
