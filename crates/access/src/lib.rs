@@ -6,6 +6,7 @@
 //!
 //! Must not know: sockets, connections, the broker, HTTP.
 
+mod file_error;
 mod hash;
 mod pattern;
 mod policy;
@@ -14,6 +15,7 @@ mod rules;
 mod users;
 mod verifier;
 
+pub use file_error::FileError;
 pub use hash::{Algorithm, HashError, PasswordHash};
 pub use policy::{Client, Permission, Policy};
 pub use rules::Rules;

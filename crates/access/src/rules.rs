@@ -26,8 +26,9 @@ use std::sync::Arc;
 use mqtt::QoS;
 use regex_automata::nfa::thompson;
 use regex_automata::nfa::thompson::pikevm::PikeVM;
-use runtime::config::{Document, IpNet, Problem, Problems, Table};
+use runtime::config::{Document, IpNet, Problems, Table};
 
+use crate::FileError;
 use crate::pattern::{Pattern, Resolved};
 use crate::policy::{Client, Permission, Policy};
 
@@ -130,17 +131,8 @@ impl Rules {
     ///
     /// # Errors
     /// It cannot be read, or something in it is wrong: all of it is told.
-    pub fn load(file: &Path) -> Result<Self, Problems> {
-        let text = read_bounded(file).map_err(|error| {
-            Problems::from(Problem {
-                file: file.to_owned(),
-                line: 1,
-                key: "(file)".to_owned(),
-                value: "(unread)".to_owned(),
-                allowed: format!("a readable rules file: {error}"),
-            })
-        })?;
-        Self::parse(file, &text)
+    pub fn load(file: &Path) -> Result<Self, FileError> {
+        Ok(Self::parse(file, &read_bounded(file)?)?)
     }
 
     /// Reads its text.

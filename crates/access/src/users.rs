@@ -12,6 +12,7 @@ use std::path::Path;
 
 use runtime::config::{Problem, Problems};
 
+use crate::FileError;
 use crate::hash::PasswordHash;
 
 /// Bytes of a password file: two million users.
@@ -53,19 +54,8 @@ impl Users {
     ///
     /// # Errors
     /// It cannot be read, or lines of it are wrong: all of them are told.
-    pub fn load(file: &Path) -> Result<Self, Problems> {
-        let refused = |why: String| {
-            Problems::from(Problem {
-                file: file.to_owned(),
-                line: 1,
-                key: "(file)".to_owned(),
-                value: "(unread)".to_owned(),
-                allowed: why,
-            })
-        };
-        let text =
-            read_bounded(file).map_err(|error| refused(format!("a readable password file: {error}")))?;
-        Self::parse(file, &text)
+    pub fn load(file: &Path) -> Result<Self, FileError> {
+        Ok(Self::parse(file, &read_bounded(file)?)?)
     }
 
     /// Reads its text. Empty lines and lines that begin with `#` say nothing.
@@ -260,8 +250,8 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_there_is_told_with_its_name() {
-        let problems = Users::load(Path::new("/nowhere/users.txt")).unwrap_err().to_string();
-        assert!(problems.starts_with("/nowhere/users.txt:1: (file): "), "{problems}");
+    fn a_file_that_is_not_there_is_no_file_with_problems() {
+        let error = Users::load(Path::new("/nowhere/users.txt")).unwrap_err();
+        assert!(matches!(error, FileError::Unreadable(_)), "{error}");
     }
 }

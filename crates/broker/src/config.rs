@@ -20,7 +20,7 @@ pub use crate::share::strategy::Strategy;
 pub use websocket::WebSocketConfig;
 
 use crate::auto_subscribe::AutoSubscription;
-use crate::topic_rewrite::{Action, Rewriting, Rule, RuleError};
+use crate::topic_rewrite::{Action, Rewriting, Rule, RuleError, Written};
 
 /// `[broker]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -304,18 +304,21 @@ fn read_rewrite(t: &mut Table<'_>) -> Option<Rule> {
         t.require(key, what);
     }
     let (source, regex, target) = (t.string("source"), t.string("regex"), t.string("target"));
-    match Rule::new(action?, &source?, &regex?, &target?) {
-        Ok(rule) => Some(rule),
-        Err(error) => {
-            let key = match error {
-                RuleError::Source(_) => "source",
-                RuleError::Expression(_) => "regex",
-                RuleError::Target(_) => "target",
-            };
-            t.problem(key, error.to_string());
-            None
-        }
+    let written =
+        Written { action, source: source.as_deref(), regex: regex.as_deref(), target: target.as_deref() };
+    let errors = match Rule::new(written) {
+        Ok(rule) => return rule,
+        Err(errors) => errors,
+    };
+    for error in errors {
+        let key = match error {
+            RuleError::Source(_) => "source",
+            RuleError::Expression(_) => "regex",
+            RuleError::Target(_) => "target",
+        };
+        t.problem(key, error.to_string());
     }
+    None
 }
 
 fn read_auto_subscription(t: &mut Table<'_>) -> Option<AutoSubscription> {

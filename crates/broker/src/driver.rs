@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use net::listener::accept;
-use net::proxy_protocol::{self, Command, TrustedProxies};
+use net::proxy_protocol::{self, Command, ReadError, TrustedProxies};
 use net::ws::Encoder;
 use runtime::clock::Clock;
 use runtime::events::Event;
@@ -260,12 +260,19 @@ async fn take_proxy_header(local: &Local, arrival: &mut Arrival, first: &mut Vec
     let header = match header {
         Ok(Ok(header)) => header,
         Ok(Err(error)) => {
-            tracing::debug!(peer = %origin.peer, %error, "no PROXY header");
-            local.with(|w| w.turn_away(origin.peer, "proxy_header", ""));
+            let detail = match error {
+                ReadError::NotProxy => {
+                    "no PROXY header came from a trusted proxy; is the balancer configured to send one?"
+                        .to_owned()
+                }
+                other => other.to_string(),
+            };
+            local.with(|w| w.turn_away(origin.peer, "proxy_header", &detail));
             return false;
         }
         Err(_) => {
-            local.with(|w| w.turn_away(origin.peer, "proxy_header_timeout", ""));
+            let detail = "no whole PROXY header came from a trusted proxy in time; is the balancer configured to send one?";
+            local.with(|w| w.turn_away(origin.peer, "proxy_header_timeout", detail));
             return false;
         }
     };

@@ -72,25 +72,71 @@ pub enum RuleError {
     Target(#[from] TemplateError),
 }
 
+/// A rule as the configuration has it: what is not there, or no text, is nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Written<'a> {
+    pub(crate) action: Option<Action>,
+    pub(crate) source: Option<&'a str>,
+    pub(crate) regex: Option<&'a str>,
+    pub(crate) target: Option<&'a str>,
+}
+
 impl Rule {
-    /// Compiles a rule. Matching takes time linear in the topic, whatever the expression is.
-    pub(crate) fn new(action: Action, source: &str, regex: &str, target: &str) -> Result<Self, RuleError> {
-        let filter = Filter::parse(source).map_err(|error| RuleError::Source(error.to_string()))?;
-        if filter.share().is_some() {
-            return Err(RuleError::Source("without $share/: the rule holds for what follows it".to_owned()));
+    /// Compiles a rule; nothing where something is missing. Matching takes time linear in the topic, whatever the expression is.
+    ///
+    /// # Errors
+    /// All that is wrong with what is there.
+    pub(crate) fn new(written: Written<'_>) -> Result<Option<Self>, Vec<RuleError>> {
+        let mut errors = Vec::new();
+        let mut kept = |error: RuleError| errors.push(error);
+        let source = written.source.and_then(|source| judge_source(source).map_err(&mut kept).ok());
+        let expression = written.regex.and_then(|regex| compile(regex).map_err(&mut kept).ok());
+        // without groups `$1` is text; without an expression nobody knows how many there are
+        let groups = expression
+            .as_ref()
+            .map(|e| e.get_nfa().group_info().group_len(regex_automata::PatternID::ZERO) - 1);
+        let target = written.target.and_then(|target| match Template::parse(target, groups.unwrap_or(0)) {
+            Ok(target) => Some(target),
+            Err(error) => {
+                kept(error.into());
+                None
+            }
+        });
+        if !errors.is_empty() {
+            return Err(errors);
         }
-        let nfa = thompson::Config::new().nfa_size_limit(Some(MAX_EXPRESSION));
-        let expression = PikeVM::builder().thompson(nfa).build(regex).map_err(|error| {
-            // its own text is several lines with the expression in between
-            let text =
-                std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            RuleError::Expression(text.lines().last().unwrap_or_default().trim().to_owned())
-        })?;
-        let groups = expression.get_nfa().group_info().group_len(regex_automata::PatternID::ZERO) - 1;
-        // without groups `$1` is text
-        let target = Template::parse(target, groups)?;
-        Ok(Self { action, source: source.into(), written: regex.into(), expression, target })
+        let (Some(action), Some(source), Some(regex), Some(expression), Some(target)) =
+            (written.action, source, written.regex, expression, target)
+        else {
+            return Ok(None);
+        };
+        Ok(Some(Self { action, source: source.into(), written: regex.into(), expression, target }))
     }
+}
+
+fn judge_source(source: &str) -> Result<&str, RuleError> {
+    let filter = Filter::parse(source).map_err(|error| RuleError::Source(error.to_string()))?;
+    match filter.share() {
+        Some(_) => Err(RuleError::Source("without $share/: the rule holds for what follows it".to_owned())),
+        None => Ok(source),
+    }
+}
+
+fn compile(regex: &str) -> Result<PikeVM, RuleError> {
+    let nfa = thompson::Config::new().nfa_size_limit(Some(MAX_EXPRESSION));
+    PikeVM::builder().thompson(nfa).build(regex).map_err(|error| {
+        // its own text is several lines with the expression in between
+        let text = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+        RuleError::Expression(text.lines().last().unwrap_or_default().trim().to_owned())
+    })
+}
+
+/// A whole rule, which must be right.
+#[cfg(test)]
+pub(crate) fn rule(action: Action, source: &str, regex: &str, target: &str) -> Rule {
+    let written =
+        Written { action: Some(action), source: Some(source), regex: Some(regex), target: Some(target) };
+    Rule::new(written).unwrap().unwrap()
 }
 
 impl FromIterator<Rule> for Rewriting {
@@ -286,7 +332,7 @@ mod tests {
     const WHO: Who<'_> = Who { client_id: "car-1", username: None };
 
     fn rewriter(rules: &[(Action, &str, &str, &str)]) -> Rewriter {
-        let rules = rules.iter().map(|(a, s, r, t)| Rule::new(*a, s, r, t).unwrap());
+        let rules = rules.iter().map(|(a, s, r, t)| rule(*a, s, r, t));
         Rewriter::new(&rules.collect())
     }
 
@@ -355,12 +401,26 @@ mod tests {
 
     #[test]
     fn what_is_no_rule_is_told() {
-        let error = |source, regex, target| Rule::new(Action::All, source, regex, target).unwrap_err();
+        let errors = |source, regex, target| {
+            let (source, regex, target) = (Some(source), Some(regex), Some(target));
+            Rule::new(Written { action: None, source, regex, target }).unwrap_err()
+        };
+        let error = |source, regex, target| {
+            let mut errors = errors(source, regex, target);
+            assert_eq!(errors.len(), 1);
+            errors.remove(0)
+        };
         assert!(matches!(error("a/#/b", ".", "x"), RuleError::Source(_)));
         assert!(matches!(error("$share/g/a", ".", "x"), RuleError::Source(_)));
         assert!(matches!(error("a", "(", "x"), RuleError::Expression(_)));
         assert!(matches!(error("a", "(a{1000}){1000}", "x"), RuleError::Expression(_)), "too large");
         assert!(matches!(error("a", "(.)", "$2"), RuleError::Target(_)));
+        let all = errors("a/#/b", "(", "${nobody}");
+        assert!(
+            matches!(&all[..], [RuleError::Source(_), RuleError::Expression(_), RuleError::Target(_)]),
+            "{all:?}"
+        );
+        assert!(matches!(error("a", "(", "$7"), RuleError::Expression(_)), "its groups are not known");
     }
 
     proptest! {

@@ -388,6 +388,22 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_key_of_a_table_hides_no_other_of_that_table() {
+        let problems = |table: &str| parse(&format!("[broker]\n{table}")).unwrap_err();
+        for (action, expected) in [("all", 3), ("everything", 4)] {
+            let told = problems(&format!(
+                "[[broker.topic_rewrite]]\naction = \"{action}\"\nsource = \"a/#/b\"\nregex = \"(\"\ntarget = \"${{x}}\"\n"
+            ));
+            assert_eq!(told.len(), expected, "{told:#?}");
+        }
+        let told = problems("[[broker.topic_rewrite]]\nregex = \"(\"\n");
+        assert_eq!(told.len(), 4, "three are missing: {told:#?}");
+        let told =
+            problems("[[broker.auto_subscribe]]\ntopic = \"a/#/b\"\nqos = \"1\"\nno_local = 1\nfoo = 1\n");
+        assert_eq!(told.len(), 4, "{told:#?}");
+    }
+
+    #[test]
     fn what_a_later_version_brings_is_not_taken_for_a_misspelling() {
         let problems =
             parse("[broker]\n[[broker.listeners]]\nbind = \"127.0.0.1:1\"\ntransport = \"wss\"\ntls = {}\n")

@@ -45,9 +45,11 @@ impl Process {
         let result = self.change();
         match &result {
             Ok(reloaded) => {
+                let texts = |lines: &[String]| lines.iter().map(|line| Text::from(line.as_str())).collect();
                 self.0.events.emit(Event::ConfigReloaded {
                     source: Text::from(source),
-                    changes: reloaded.changes.iter().map(|c| Text::from(c.as_str())).collect(),
+                    changes: texts(&reloaded.changes),
+                    restart_needed: texts(&reloaded.restart_needed),
                 });
             }
             Err(problems) => {
@@ -96,10 +98,16 @@ impl Process {
 
 /// What a reload can't change, one sentence each.
 fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
+    let bind = |config: &Config| config.admin.as_ref().map(|admin| admin.bind);
     let parts = [
-        (new.node != old.node, "[node]"),
-        (new.engine != old.engine, "[engine]"),
-        (new.admin != old.admin, "[admin]"),
+        (new.node.name != old.node.name, "node.name"),
+        (new.node.data_dir != old.node.data_dir, "node.data_dir"),
+        (new.node.workers != old.node.workers, "node.workers"),
+        (new.engine.shards != old.engine.shards, "engine.shards"),
+        (new.engine.max_log_bytes != old.engine.max_log_bytes, "engine.max_log_bytes"),
+        (new.engine.max_register_bytes != old.engine.max_register_bytes, "engine.max_register_bytes"),
+        (new.admin.is_some() != old.admin.is_some(), "whether there is an [admin]"),
+        (new.admin.is_some() && old.admin.is_some() && bind(new) != bind(old), "admin.bind"),
         (new.broker.is_some() != old.broker.is_some(), "whether there is a [broker]"),
         (new.gateway.is_some() != old.gateway.is_some(), "whether there is a [gateway]"),
         (new.log.format != old.log.format, "log.format"),
@@ -201,7 +209,7 @@ mod tests {
         assert_eq!(
             told,
             [
-                "[node] changes with the next start",
+                "node.name changes with the next start",
                 "whether there is a [gateway] changes with the next start",
                 "log.format changes with the next start",
             ]

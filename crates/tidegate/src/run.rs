@@ -101,7 +101,11 @@ fn serve(file: Option<PathBuf>, config: Config, telemetry: telemetry::Telemetry)
         )?),
         None => None,
     };
-    events.emit(Event::ConfigReloaded { source: "start".into(), changes: Vec::new() });
+    events.emit(Event::ConfigReloaded {
+        source: "start".into(),
+        changes: Vec::new(),
+        restart_needed: Vec::new(),
+    });
     control.block_on(async {
         readiness.set("started", true);
         sd_notify::main_pid(std::process::id());

@@ -1,10 +1,11 @@
 //! The keys of `[broker]` that say who may connect and what they may do. The files they name are read with them: a bad one is
 //! a problem of the configuration, so a reload with one changes nothing.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use access::{Limits, Rules, Users};
+use access::{FileError, Limits, Rules, Users};
 use runtime::config::Table;
 
 /// See the module.
@@ -69,23 +70,26 @@ impl AccessConfig {
     }
 }
 
+/// Reads the file that a key names. What is wrong in it is told with its own lines; where it cannot be read, the line that names
+/// it is what is wrong.
+fn read_file<T>(
+    table: &mut Table<'_>,
+    key: &str,
+    load: impl FnOnce(&Path) -> Result<T, FileError>,
+) -> Option<Arc<T>> {
+    match load(&table.path(key)?) {
+        Ok(read) => return Some(Arc::new(read)),
+        Err(FileError::Unreadable(error)) => table.problem(key, format!("a readable file: {error}")),
+        Err(FileError::Problems(problems)) => table.adopt(problems),
+    }
+    None
+}
+
 /// Reads the keys; every problem of them and of the files is recorded in `table`.
 pub(super) fn read(table: &mut Table<'_>) -> AccessConfig {
     let d = AccessConfig::default();
-    let users = table.path("password_file").and_then(|file| match Users::load(&file) {
-        Ok(users) => Some(Arc::new(users)),
-        Err(problems) => {
-            table.adopt(problems);
-            None
-        }
-    });
-    let rules = table.path("acl_file").and_then(|file| match Rules::load(&file) {
-        Ok(rules) => Some(Arc::new(rules)),
-        Err(problems) => {
-            table.adopt(problems);
-            None
-        }
-    });
+    let users = read_file(table, "password_file", Users::load);
+    let rules = read_file(table, "acl_file", Rules::load);
     let verifier = Limits {
         threads: super::integer(table, "password_threads", 1..=64).unwrap_or(d.verifier.threads),
         waiting: super::integer(table, "password_queue", 1..=1_000_000).unwrap_or(d.verifier.waiting),

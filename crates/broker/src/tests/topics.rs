@@ -7,7 +7,7 @@ use super::rig::*;
 use crate::auto_subscribe::AutoSubscription;
 use crate::config::BrokerConfig;
 use crate::sim::world::World;
-use crate::topic_rewrite::{Action, Rule};
+use crate::topic_rewrite::{Action, rule};
 
 fn with(workers: usize, change: impl FnOnce(&mut BrokerConfig)) -> World {
     let mut config = BrokerConfig::default();
@@ -16,7 +16,7 @@ fn with(workers: usize, change: impl FnOnce(&mut BrokerConfig)) -> World {
 }
 
 fn rewriting(workers: usize, rules: &[(Action, &str, &str, &str)]) -> World {
-    let rules = rules.iter().map(|(a, s, r, t)| Rule::new(*a, s, r, t).unwrap());
+    let rules = rules.iter().map(|(a, s, r, t)| rule(*a, s, r, t));
     with(workers, |c| c.topic_rewrite = rules.collect())
 }
 

@@ -241,6 +241,8 @@ pub enum Event {
         source: Text,
         /// What changed, one short line each.
         changes: Vec<Text>,
+        /// What the file says and only a restart can change, one short line with its key each.
+        restart_needed: Vec<Text>,
     },
     /// A new configuration has problems; the old one stays in force.
     ConfigRejected {

@@ -145,8 +145,11 @@ fn process(event: &Event) {
         Event::ListenerStopped { listener, bind, reason } => {
             info!(target: PROCESS, %listener, %bind, %reason, "listener stopped");
         }
-        Event::ConfigReloaded { source, changes } => {
+        Event::ConfigReloaded { source, changes, restart_needed } if restart_needed.is_empty() => {
             info!(target: PROCESS, %source, ?changes, "configuration in force");
+        }
+        Event::ConfigReloaded { source, changes, restart_needed } => {
+            warn!(target: PROCESS, %source, ?changes, ?restart_needed, "configuration in force, but for what needs a restart");
         }
         Event::ConfigRejected { problems } => {
             warn!(target: PROCESS, ?problems, "configuration rejected, the old one stays in force");

@@ -96,7 +96,11 @@ fn one_of_each() -> Vec<Event> {
         Event::ServerStateChanged { upstream, server, from: text("up"), to: text("down") },
         Event::ListenerStarted { listener: listener.clone(), bind },
         Event::ListenerStopped { listener, bind, reason: text("shutdown") },
-        Event::ConfigReloaded { source: text("signal"), changes: vec![text("listener added")] },
+        Event::ConfigReloaded {
+            source: text("signal"),
+            changes: vec![text("listener added")],
+            restart_needed: Vec::new(),
+        },
         Event::ConfigRejected { problems: vec![text("f:1: a: b: c")] },
         Event::EngineTrouble { primitive: text("log"), error: text("disk full") },
     ]
@@ -256,6 +260,20 @@ fn a_connection_that_closes_without_a_word_is_no_warning() {
     };
     assert!(refused("closed_early").contains("DEBUG"));
     assert!(refused("preread_timeout").contains(" WARN "));
+}
+
+#[test]
+fn what_needs_a_restart_is_a_warning_that_names_it() {
+    let reloaded = |restart_needed: &[&str]| {
+        log_of(Event::ConfigReloaded {
+            source: "signal".into(),
+            changes: Vec::new(),
+            restart_needed: restart_needed.iter().map(|key| Text::from(*key)).collect(),
+        })
+    };
+    assert!(reloaded(&[]).contains(" INFO "));
+    let warned = reloaded(&["node.workers changes with the next start"]);
+    assert!(warned.contains(" WARN ") && warned.contains("node.workers"), "{warned}");
 }
 
 #[test]

@@ -219,6 +219,22 @@ fn check_tells_the_problems_of_all_files_at_once() {
 }
 
 #[test]
+fn a_file_that_is_not_there_is_told_with_the_line_that_names_it() {
+    let (site, folder) = site("node1");
+    site.write("[broker]\npassword_file = \"nope.txt\"\nacl_file = \"nope.toml\"\n");
+    let output = run(tidegate(&["check", "--config", "tidegate.toml"]).current_dir(&folder));
+    let said = text(&output.stdout);
+    let begins = [
+        "tidegate.toml:7: broker.password_file: \"nope.txt\": a readable file: No such file",
+        "tidegate.toml:8: broker.acl_file: \"nope.toml\": a readable file: No such file",
+    ];
+    assert_eq!(said.lines().count(), begins.len(), "{said}");
+    for (line, begin) in said.lines().zip(begins) {
+        assert!(line.starts_with(begin), "{said}");
+    }
+}
+
+#[test]
 fn a_listener_that_lets_nobody_in_is_told_at_check_and_at_start() {
     let (site, _folder) = site("node1");
     let process = site.broker("", "allow_anonymous = false").start();

@@ -189,6 +189,18 @@ fn behind_haproxy_with_proxy_v2_the_real_address_arrives() {
 }
 
 #[test]
+fn a_client_that_comes_to_a_broker_without_the_balancers_header_is_told_of_in_a_sentence() {
+    let broker = Site::new("node1").broker("", "proxy_protocol = true").start();
+    let mut device = Device::dial(broker.mqtt());
+    device.say_hello(&device::connect(Version::V5, "direct"));
+    let peer = device.local().to_string();
+    device.expect_end();
+    let event = broker.event("client_refused", |event| event["peer"] == peer);
+    assert_eq!(event["reason"], "proxy_header");
+    assert!(event["detail"].as_str().is_some_and(|detail| detail.contains("balancer")), "{event}");
+}
+
+#[test]
 fn haproxy_straight_before_a_broker_tells_the_real_address_too() {
     let broker = Site::new("node1").broker("", "proxy_protocol = true").start();
     let haproxy = Haproxy::start(broker.mqtt(), "send-proxy-v2");

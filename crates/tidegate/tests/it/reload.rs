@@ -188,7 +188,14 @@ fn what_only_a_restart_can_change_is_said_and_not_done() {
     std::fs::write(process.site.file(), text).expect("written");
     let reloaded = process.rest.reload().expect("a good file");
     assert_eq!(reloaded.changes, [""; 0]);
-    assert_eq!(reloaded.restart_needed, ["[node] changes with the next start"]);
+    let told = ["node.name changes with the next start", "node.workers changes with the next start"];
+    assert_eq!(reloaded.restart_needed, told);
+    // who sends a signal has no answer but the event and the log
+    let lines = process.process.err.all().len();
+    process.process.signal(Signal::HUP);
+    let event = process.event("config_reloaded", |event| event["source"] == "signal");
+    assert_eq!(event["restart_needed"], serde_json::json!(told));
+    process.process.err.find("a warning", lines, |line| line.contains("WARN") && line.contains(told[1]));
     assert_eq!(process.rest.nodes().expect("an answer").data[0].node, "node1");
 }
 
