@@ -9,6 +9,7 @@
 //! What one comparison may cost is bounded when a line is read, because everybody who can reach the port can ask for it.
 //! Must not know: files, users, threads.
 
+use std::cell::RefCell;
 use std::fmt;
 
 use argon2::{Argon2, Block, Params, Version};
@@ -212,9 +213,15 @@ impl PasswordHash {
             Method::Argon2 { algorithm, version, memory, passes, lanes } => {
                 let params = Params::new(memory, passes, lanes, Some(digest.len())).ok()?;
                 let version = Version::try_from(version).ok()?;
-                let mut blocks = vec![Block::default(); params.block_count()];
+                let count = params.block_count();
                 let argon2 = Argon2::new(algorithm, version, params);
-                argon2.hash_password_into_with_memory(password, &self.salt, &mut digest, &mut blocks).ok()?;
+                BLOCKS.with_borrow_mut(|blocks| {
+                    if blocks.len() < count {
+                        blocks.resize(count, Block::default());
+                    }
+                    let blocks = blocks.get_mut(..count)?;
+                    argon2.hash_password_into_with_memory(password, &self.salt, &mut digest, blocks).ok()
+                })?;
             }
         }
         Some(digest.into())
@@ -224,6 +231,12 @@ impl PasswordHash {
     pub(crate) fn secret_parts(&self) -> [&[u8]; 2] {
         [&self.salt, &self.digest]
     }
+}
+
+thread_local! {
+    /// Argon2's memory, kept by each thread that compares: taken and given back for every password, it left the allocator with
+    /// hundreds of megabytes in pieces.
+    static BLOCKS: RefCell<Vec<Block>> = const { RefCell::new(Vec::new()) };
 }
 
 /// As it stands in a file.

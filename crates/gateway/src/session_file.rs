@@ -9,7 +9,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -71,7 +71,13 @@ pub(crate) struct SessionFile {
 
 /// Opens a file to write behind its end, and makes it where it is not there: for its owner, and its group to read, since
 /// it names people's devices.
+///
+/// # Errors
+/// It cannot be opened, or it is a pipe: opening one waits for its reader, and nobody may wait here.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
+    if std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo()) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a pipe and not a file"));
+    }
     OpenOptions::new().create(true).append(true).mode(0o640).open(path)
 }
 
@@ -377,6 +383,15 @@ mod tests {
         assert_eq!(ids("old.log"), (0..100).map(|n| format!("v{n}")).collect::<Vec<_>>());
         assert_eq!(ids("gateway.log"), (100..110).map(|n| format!("v{n}")).collect::<Vec<_>>());
         assert_eq!(lost.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        assert_eq!(open(&path).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]

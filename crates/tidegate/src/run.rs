@@ -61,7 +61,8 @@ pub(crate) fn run(file: Option<PathBuf>) -> ExitCode {
 }
 
 fn serve(file: Option<PathBuf>, config: Config, telemetry: telemetry::Telemetry) -> Result<(), Failure> {
-    let _lock = data_dir::lock(&config.node.data_dir)?;
+    // a gateway keeps nothing there
+    let _lock = config.broker.as_ref().map(|_| data_dir::lock(&config.node.data_dir)).transpose()?;
     raise_descriptor_limit();
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -148,9 +148,9 @@ fn the_missions_snippet_keeps_each_device_on_its_broker_and_tells_it_the_devices
     let (toml, _) = import("nginx", &folder.path().join("nginx.conf"));
     let gateway = site.sections(&toml).start();
     let mut shares = [0, 0];
-    for number in 0..24 {
+    for number in 0_u32..24 {
         // nginx's hash is a CRC: ids that differ in their last digits alone stay close together
-        let clientid = format!("vehicle-{:08x}", u32::from(number).wrapping_mul(2_654_435_761));
+        let clientid = format!("vehicle-{:08x}", number.wrapping_mul(2_654_435_761));
         let mut homes = Vec::new();
         for address in [source(number), source(number + 1_000)] {
             let connect = device::connect(Version::V5, &clientid);
