@@ -13,6 +13,7 @@ use access::Request;
 use mqtt::ReasonCode;
 use mqtt::packet::Connect;
 
+use crate::caller::Caller;
 use crate::connection::{ConnId, Phase};
 use crate::metrics::Login;
 use crate::registry::Owner;
@@ -37,9 +38,9 @@ impl Drop for Cancel {
 }
 
 impl Authenticating {
-    /// The client id, unless it is to be assigned.
-    pub(crate) fn client_id(&self) -> Option<Arc<str>> {
-        Some(&*self.connect.client_id).filter(|id| !id.is_empty()).map(Arc::from)
+    /// Who waits.
+    pub(crate) fn caller(&self) -> Caller {
+        Caller::of(&self.connect)
     }
 }
 
@@ -87,8 +88,7 @@ impl Worker {
             (Claim::Compare, Some(users)) => self.compare(id, connect, users),
             (Claim::Refused(reason, why), _) => {
                 self.metrics.login(Login::Refused);
-                let client_id = Some(&*connect.client_id).filter(|id| !id.is_empty()).map(Arc::from);
-                self.refuse(id, client_id, reason, why);
+                self.refuse(id, Caller::of(&connect), reason, why);
             }
             _ => self.admit(id, connect),
         }
@@ -120,14 +120,14 @@ impl Worker {
             since: self.now.instant,
             _cancel: Cancel(cancelled),
         };
-        let client_id = waiting.client_id();
+        let caller = waiting.caller();
         let Some(conn) = self.conn_mut(id) else { return };
         conn.phase = Phase::Authenticating(Box::new(waiting));
         if self.shared.verifier.submit(request).is_err() {
             self.metrics.login(Login::Busy);
             self.refuse(
                 id,
-                client_id,
+                caller,
                 ReasonCode::ServerBusy,
                 "too many clients wait for their passwords to be compared",
             );
@@ -140,9 +140,9 @@ impl Worker {
         let Some(conn) = self.conn_mut(id) else { return };
         let Phase::Authenticating(waiting) = &mut conn.phase else { return };
         if !right {
-            let client_id = waiting.client_id();
+            let caller = waiting.caller();
             self.metrics.login(Login::Refused);
-            self.refuse(id, client_id, ReasonCode::BadUserNameOrPassword, WRONG);
+            self.refuse(id, caller, ReasonCode::BadUserNameOrPassword, WRONG);
             return;
         }
         // it goes on as a CONNECT that was just read
@@ -162,9 +162,9 @@ impl Worker {
             self.arm(id, due);
             return;
         }
-        let client_id = waiting.client_id();
+        let caller = waiting.caller();
         self.metrics.login(Login::Busy);
-        self.refuse(id, client_id, ReasonCode::ServerBusy, "the password could not be compared in time");
+        self.refuse(id, caller, ReasonCode::ServerBusy, "the password could not be compared in time");
     }
 }
 

@@ -9,6 +9,7 @@ use mqtt::packet::{Connack, ConnackProperties, Connect, Packet, Publish, Will};
 use mqtt::{PacketId, QoS, ReasonCode, Version};
 use runtime::events::Event;
 
+use crate::caller::Caller;
 use crate::connection::{ConnId, Connecting, End, PendingWill, Phase, Told};
 use crate::message::{View, expiry_of};
 use crate::publish::is_as_it_says;
@@ -36,13 +37,12 @@ impl Worker {
         // [MQTT-3.1.2-26], [MQTT-3.1.2-27]
         let most_aliases = asked.topic_alias_maximum.unwrap_or(0).min(most_aliases);
         conn.aliases_out = Outgoing::new(most_aliases).map(Box::new);
-        if self.refuse_late(id, &connect.client_id) {
+        if self.refuse_late(id, &connect) {
             return;
         }
         self.rewrite_topic_of_will(&mut connect);
         if let Err((reason, why)) = self.judge(&connect) {
-            let client_id = Some(&*connect.client_id).filter(|id| !id.is_empty()).map(Arc::from);
-            self.refuse(id, client_id, reason, why);
+            self.refuse(id, Caller::of(&connect), reason, why);
             return;
         }
         self.authenticate(id, connect);
@@ -57,7 +57,8 @@ impl Worker {
             && !self.may_leave(id, &client_id, connect.username.as_deref(), will)
         {
             let why = "the rules do not allow the topic of the will";
-            self.refuse(id, Some(client_id), ReasonCode::NotAuthorized, why);
+            let caller = Caller { client_id: Some(client_id), ..Caller::of(&connect) };
+            self.refuse(id, caller, ReasonCode::NotAuthorized, why);
             return;
         }
         let expiry = self.expiry_of(&connect);
@@ -182,14 +183,8 @@ impl Worker {
         asked.min(self.config.max_session_expiry)
     }
 
-    /// Answers a CONNECT with a failure and ends its connection; `client_id` as far as it is known.
-    pub(crate) fn refuse(
-        &mut self,
-        id: ConnId,
-        client_id: Option<Arc<str>>,
-        reason: ReasonCode,
-        why: &'static str,
-    ) {
+    /// Answers a CONNECT with a failure and ends its connection; `caller` as far as it is known.
+    pub(crate) fn refuse(&mut self, id: ConnId, caller: Caller, reason: ReasonCode, why: &'static str) {
         let mut connack =
             Connack { session_present: false, reason, properties: ConnackProperties::default() };
         connack.properties.reason_string = Some(why.into());
@@ -199,7 +194,7 @@ impl Worker {
             let _ = self.send(id, &Packet::Connack(Box::new(connack)));
         }
         let end = End::Refused(reason, why);
-        self.tell_refused(id, client_id, &end);
+        self.tell_refused(id, caller, &end);
         self.end(id, end);
     }
 
@@ -497,7 +492,7 @@ impl Worker {
             let why = "CONNACK is larger than the client's Maximum Packet Size";
             let end = End::Refused(ReasonCode::PacketTooLarge, why);
             self.metrics.refused.inc();
-            self.tell_refused(id, Some(client_id), &end);
+            self.tell_refused(id, claiming.caller(), &end);
             self.end(id, end);
             return;
         }
@@ -605,11 +600,12 @@ impl Worker {
     fn finish_refused(&mut self, id: ConnId, reason: ReasonCode, why: &'static str) {
         let Some(claiming) = self.claiming(id) else { return };
         let client_id = Arc::clone(&claiming.client_id);
+        let caller = claiming.caller();
         let Some(conn) = self.conn_mut(id) else { return };
         conn.phase = Phase::Connect;
         // taken first: a connection whose socket is closed is gone once it is refused
         let waiter = conn.waiter.take();
-        self.refuse(id, Some(Arc::clone(&client_id)), reason, why);
+        self.refuse(id, caller, reason, why);
         let owner = self.owner(id);
         self.shared.registry.release(&client_id, owner);
         if let Some((by, _)) = waiter.map(|w| *w) {

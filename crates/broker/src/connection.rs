@@ -17,6 +17,7 @@ use mqtt::packet::Connect;
 use mqtt::{PacketId, QoS, ReasonCode, Version};
 
 use crate::authenticate::Authenticating;
+use crate::caller::Caller;
 use crate::config::{BrokerConfig, ClientRates};
 use crate::message::Message;
 use crate::registry::Owner;
@@ -237,6 +238,13 @@ pub(crate) struct Connecting {
     pub(crate) session_present: bool,
     /// It broke while it was connecting: goes as soon as it owns what it waits for.
     pub(crate) ended: Option<End>,
+}
+
+impl Connecting {
+    /// Who connects.
+    pub(crate) fn caller(&self) -> Caller {
+        Caller { client_id: Some(Arc::clone(&self.client_id)), ..Caller::of(&self.connect) }
+    }
 }
 
 /// See the module.

@@ -10,6 +10,7 @@ use mqtt::ReasonCode;
 use mqtt::packet::{Disconnect, DisconnectProperties, Packet};
 use runtime::events::{Event, Text};
 
+use crate::caller::Caller;
 use crate::connection::{Conn, ConnId, End, Leaving, Phase};
 use crate::message::{Message, NEVER, View, expiry_of};
 use crate::record;
@@ -46,27 +47,27 @@ impl Worker {
                 self.metrics.refused.inc();
                 // a refusal was told already, with the client id
                 if !matches!(end, End::Refused(..)) {
-                    self.tell_refused(id, None, &end);
+                    self.tell_refused(id, Caller::default(), &end);
                 }
                 self.close(id);
                 self.reap(id);
             }
             Phase::Authenticating(waiting) => {
-                let client_id = waiting.client_id();
+                let caller = waiting.caller();
                 conn.phase = Phase::Over;
                 self.metrics.refused.inc();
                 if !matches!(end, End::Refused(..)) {
-                    self.tell_refused(id, client_id, &end);
+                    self.tell_refused(id, caller, &end);
                 }
                 self.close(id);
                 self.reap(id);
             }
             Phase::Claiming(claiming) => {
                 // what it waits for will still arrive: it goes then
-                let client_id = Arc::clone(&claiming.client_id);
+                let caller = claiming.caller();
                 if claiming.ended.is_none() {
                     claiming.ended = Some(end.clone());
-                    self.tell_refused(id, Some(client_id), &end);
+                    self.tell_refused(id, caller, &end);
                 }
                 self.close(id);
             }
@@ -75,9 +76,10 @@ impl Worker {
         }
     }
 
-    pub(crate) fn tell_refused(&self, id: ConnId, client_id: Option<Arc<str>>, end: &End) {
+    pub(crate) fn tell_refused(&self, id: ConnId, caller: Caller, end: &End) {
         let Some(conn) = self.conn(id) else { return };
         let peer = conn.origin.peer;
+        let Caller { client_id, username } = caller;
         match end {
             End::Violation { reason, clause, detail } => {
                 self.metrics.violations.inc();
@@ -94,6 +96,7 @@ impl Worker {
             _ => {
                 self.shared.events.emit(Event::ClientRefused {
                     clientid: client_id,
+                    username,
                     peer,
                     reason: end.word().into(),
                     detail: end.detail().into(),

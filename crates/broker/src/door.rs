@@ -9,13 +9,13 @@
 //! Must not know: sockets.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mqtt::ReasonCode;
-use mqtt::packet::{Connack, ConnackProperties, Packet};
+use mqtt::packet::{Connack, ConnackProperties, Connect, Packet};
 use runtime::events::Event;
 
+use crate::caller::Caller;
 use crate::connection::{ConnId, End};
 use crate::worker::Worker;
 
@@ -78,11 +78,11 @@ impl Worker {
     pub(crate) fn shut_out(&mut self, peer: SocketAddr, limit: Limit) {
         self.metrics.accepted.inc();
         self.metrics.refused.inc();
-        self.tell_limited(None, peer, limit);
+        self.tell_limited(Caller::default(), peer, limit);
     }
 
     /// Answers the CONNECT of a connection that came too fast. `false`: it did not.
-    pub(crate) fn refuse_late(&mut self, id: ConnId, client_id: &str) -> bool {
+    pub(crate) fn refuse_late(&mut self, id: ConnId, connect: &Connect<'_>) -> bool {
         let Some(conn) = self.conn(id).filter(|c| c.origin.is_late()) else { return false };
         let peer = conn.origin.peer;
         let (reason, why) =
@@ -91,13 +91,12 @@ impl Worker {
         // without words: what costs least
         let _ =
             self.send(id, &Packet::Connack(Box::new(Connack { session_present: false, reason, properties })));
-        let client_id = Some(client_id).filter(|id| !id.is_empty()).map(Arc::from);
-        self.tell_limited(client_id, peer, Limit::Rate);
+        self.tell_limited(Caller::of(connect), peer, Limit::Rate);
         self.end(id, End::Refused(reason, why));
         true
     }
 
-    fn tell_limited(&mut self, clientid: Option<Arc<str>>, peer: SocketAddr, limit: Limit) {
+    fn tell_limited(&mut self, caller: Caller, peer: SocketAddr, limit: Limit) {
         self.metrics.limited[limit as usize].inc();
         let now = self.now.instant;
         let Some(held_back) = self.told.get_mut(limit as usize).and_then(|told| told.now(now)) else {
@@ -108,7 +107,9 @@ impl Worker {
         } else {
             "".into()
         };
-        self.shared.events.emit(Event::ClientRefused { clientid, peer, reason: limit.name().into(), detail });
+        let Caller { client_id: clientid, username } = caller;
+        let reason = limit.name().into();
+        self.shared.events.emit(Event::ClientRefused { clientid, username, peer, reason, detail });
     }
 }
 

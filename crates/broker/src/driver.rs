@@ -546,6 +546,7 @@ impl Worker {
         self.metrics.refused.inc();
         self.shared.events.emit(Event::ClientRefused {
             clientid: None,
+            username: None,
             peer,
             reason: reason.into(),
             detail: detail.into(),

@@ -10,6 +10,7 @@ mod admin;
 mod authenticate;
 mod authorize;
 pub mod auto_subscribe;
+mod caller;
 pub mod config;
 mod connect;
 mod connection;

@@ -23,6 +23,7 @@ use mqtt::{PacketId, ReasonCode, Version};
 use runtime::timer_wheel::Wheel;
 use slab::Slab;
 
+use crate::caller::Caller;
 use crate::config::BrokerConfig;
 use crate::connection::{AckRef, Conn, ConnId, End, Origin, Phase};
 use crate::delayed::{Publishing, Writing};
@@ -662,7 +663,7 @@ impl Worker {
                 Ok(Decoded::Incomplete(_)) => return used,
                 Err(error) if error.reason == ReasonCode::UnsupportedProtocolVersion => {
                     // in the form of 3.1.1, the only one that every client can read [v3 MQTT-3.1.2-2]
-                    self.refuse(id, None, error.reason, error.detail);
+                    self.refuse(id, Caller::default(), error.reason, error.detail);
                     return input.len();
                 }
                 Err(error) => {

@@ -189,13 +189,13 @@ fn admit(worker: &Rc<Worker>, listener: &Arc<Listener>, stream: TcpStream, from:
     let policy = listener.policy.load_full();
     let now = worker.clock.now();
     let Some(mut open) = listener.enter(policy.config.max_connections) else {
-        return report(worker, listener, from, &Refusal::MaxConnections);
+        return report(worker, listener, from, None, &Refusal::MaxConnections);
     };
     // Behind a balancer the address is in its header.
     if !policy.config.proxy_protocol
         && let Err(refusal) = open.let_in(&policy, from.ip())
     {
-        return report(worker, listener, from, &refusal);
+        return report(worker, listener, from, None, &refusal);
     }
     let in_time =
         policy.config.accept_rate.is_none_or(|rate| listener.rate.allows(rate, listener.nanos(now)));
@@ -207,6 +207,7 @@ fn admit(worker: &Rc<Worker>, listener: &Arc<Listener>, stream: TcpStream, from:
         bytes: Vec::new(),
         since: now,
         version: None,
+        client_id: None,
     };
     spawn_local(serve(worker.arrive(), open, policy, device, in_time));
 }
@@ -225,6 +226,8 @@ struct Device {
     since: Instant,
     /// Of its CONNECT, once known.
     version: Option<Version>,
+    /// Of its CONNECT, once known; for what is told when it gets no server.
+    client_id: Option<Arc<str>>,
 }
 
 /// The names in a CONNECT, cut loose; `None` where the stream is not MQTT.
@@ -310,7 +313,10 @@ async fn read_names(worker: &Worker, policy: &Policy, device: &mut Device) -> Re
             Seen::More => {}
             Seen::Connect(head) => {
                 device.version = Some(head.version);
-                return Ok(Some((head.client_id.into(), head.username.map(Into::into))));
+                let client_id: Arc<str> = head.client_id.into();
+                let username = head.username.map(Into::into);
+                device.client_id = Some(Arc::clone(&client_id));
+                return Ok(Some((client_id, username)));
             }
             Seen::NotMqtt => return Ok(None),
             Seen::Malformed(error, version) => return Err(Refusal::Malformed(error, version)),
@@ -631,17 +637,23 @@ fn count(worker: &Worker, listener: &Listener, refusal: &Refusal) {
 }
 
 /// Counts a refusal, and tells of it.
-fn report(worker: &Worker, listener: &Listener, peer: SocketAddr, refusal: &Refusal) {
+fn report(
+    worker: &Worker,
+    listener: &Listener,
+    peer: SocketAddr,
+    client_id: Option<&Arc<str>>,
+    refusal: &Refusal,
+) {
     count(worker, listener, refusal);
     session_log::note_refused(&worker.log, listener, peer, refusal);
     if listener.tells(refusal, worker.clock.unix_millis()) {
-        session_log::refused(&worker.events, listener, peer, refusal);
+        session_log::refused(&worker.events, listener, peer, client_id, refusal);
     }
 }
 
 /// Counts, reports, answers where MQTT has an answer, and closes.
 async fn refuse(worker: &Worker, listener: &Listener, mut device: Device, refusal: &Refusal) {
-    report(worker, listener, device.peer, refusal);
+    report(worker, listener, device.peer, device.client_id.as_ref(), refusal);
     let answer = refusal.answer(device.version);
     if answer.is_empty() {
         return;

@@ -296,7 +296,13 @@ pub(crate) fn note_refused(log: &Log, listener: &Listener, peer: SocketAddr, ref
 }
 
 /// A connection got no server: the events. A broken CONNECT is a protocol violation with its clause, too.
-pub(crate) fn refused(events: &Events, listener: &Listener, peer: SocketAddr, refusal: &Refusal) {
+pub(crate) fn refused(
+    events: &Events,
+    listener: &Listener,
+    peer: SocketAddr,
+    client_id: Option<&Arc<str>>,
+    refusal: &Refusal,
+) {
     if let Refusal::Malformed(error, _) = refusal {
         events.emit(Event::ProtocolViolation {
             clientid: None,
@@ -307,6 +313,7 @@ pub(crate) fn refused(events: &Events, listener: &Listener, peer: SocketAddr, re
         });
     }
     events.emit(Event::GatewayRefused {
+        clientid: client_id.map(Arc::clone),
         peer,
         listener: Arc::clone(&listener.name),
         reason: refusal.name().into(),

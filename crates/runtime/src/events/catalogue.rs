@@ -61,6 +61,8 @@ pub enum Event {
     ClientRefused {
         /// The client identifier, when the CONNECT could be read.
         clientid: Option<Text>,
+        /// The user name of the CONNECT, when it could be read and has one.
+        username: Option<Text>,
         /// The device's address.
         peer: SocketAddr,
         /// The Reason Code's name or the rule as a word.
@@ -192,6 +194,8 @@ pub enum Event {
     /// The gateway closed a connection before it had a server. What can come in floods (an access list, a limit) is told once
     /// in a second for each listener and reason; the metrics count all.
     GatewayRefused {
+        /// The client identifier, when the CONNECT was read.
+        clientid: Option<Text>,
         /// The device's address.
         peer: SocketAddr,
         /// The name of the gateway's listener.
@@ -395,8 +399,11 @@ impl Event {
             | Self::SessionTakenOver { clientid, .. }
             | Self::SessionExpired { clientid }
             | Self::GatewayDisconnected { clientid, .. } => cut(clientid),
-            Self::ClientRefused { clientid, .. }
-            | Self::ClientThrottled { clientid, .. }
+            Self::ClientRefused { clientid, username, .. } => {
+                clientid.iter_mut().chain(username).for_each(cut);
+            }
+            Self::ClientThrottled { clientid, .. }
+            | Self::GatewayRefused { clientid, .. }
             | Self::ProtocolViolation { clientid, .. } => {
                 clientid.iter_mut().for_each(cut);
             }
@@ -413,8 +420,7 @@ impl Event {
                 username.iter_mut().for_each(cut);
                 cut(topic);
             }
-            Self::GatewayRefused { .. }
-            | Self::UpstreamFailed { .. }
+            Self::UpstreamFailed { .. }
             | Self::ServerStateChanged { .. }
             | Self::ListenerStarted { .. }
             | Self::ListenerStopped { .. }
@@ -437,6 +443,7 @@ impl Event {
             | Self::GatewayDisconnected { clientid, .. } => Some(clientid),
             Self::ClientRefused { clientid, .. }
             | Self::ClientThrottled { clientid, .. }
+            | Self::GatewayRefused { clientid, .. }
             | Self::MessageDropped { clientid, .. }
             | Self::ProtocolViolation { clientid, .. } => clientid.as_deref(),
             _ => None,

@@ -59,8 +59,9 @@ fn client(event: &Event) {
         Event::ClientDisconnected { clientid, peer, reason, detail } => {
             info!(target: BROKER, clientid = &**clientid, %peer, %reason, detail = &**detail, "client disconnected");
         }
-        Event::ClientRefused { clientid, peer, reason, detail } => {
-            warn!(target: BROKER, clientid = clientid.as_deref(), %peer, %reason, detail = &**detail, "client refused");
+        Event::ClientRefused { clientid, username, peer, reason, detail } => {
+            let (clientid, username) = (clientid.as_deref(), username.as_deref());
+            warn!(target: BROKER, clientid, username, %peer, %reason, detail = &**detail, "client refused");
         }
         Event::SessionTakenOver { clientid, old_peer, new_peer } => {
             info!(target: BROKER, clientid = &**clientid, %old_peer, %new_peer, "session taken over");
@@ -121,11 +122,11 @@ fn gateway(event: &Event) {
                 "gateway connection ended");
         }
         // What a balancer's health check does every other second: it must not fill the log.
-        Event::GatewayRefused { peer, listener, reason } if **reason == *"closed_early" => {
-            debug!(target: GATEWAY, %peer, %listener, %reason, "gateway refused a connection");
+        Event::GatewayRefused { clientid, peer, listener, reason } if **reason == *"closed_early" => {
+            debug!(target: GATEWAY, clientid = clientid.as_deref(), %peer, %listener, %reason, "gateway refused a connection");
         }
-        Event::GatewayRefused { peer, listener, reason } => {
-            warn!(target: GATEWAY, %peer, %listener, %reason, "gateway refused a connection");
+        Event::GatewayRefused { clientid, peer, listener, reason } => {
+            warn!(target: GATEWAY, clientid = clientid.as_deref(), %peer, %listener, %reason, "gateway refused a connection");
         }
         Event::UpstreamFailed { upstream, server, error } => {
             warn!(target: GATEWAY, %upstream, %server, error = &**error, "upstream server failed");

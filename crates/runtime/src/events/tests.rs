@@ -38,7 +38,13 @@ fn one_of_each() -> Vec<Event> {
             reason: text("normal"),
             detail: text(""),
         },
-        Event::ClientRefused { clientid: None, peer: peer(), reason: text("banned"), detail: text("") },
+        Event::ClientRefused {
+            clientid: None,
+            username: None,
+            peer: peer(),
+            reason: text("banned"),
+            detail: text(""),
+        },
         Event::SessionTakenOver { clientid: clientid.clone(), old_peer: peer(), new_peer: peer() },
         expired("dev1"),
         Event::MessageDropped { clientid: None, topic: text("a/b"), rule: text("queue_full"), count: 3 },
@@ -91,7 +97,12 @@ fn one_of_each() -> Vec<Event> {
             duration_ms: 3,
             reason: text("client_closed"),
         },
-        Event::GatewayRefused { peer: peer(), listener: listener.clone(), reason: text("no_server") },
+        Event::GatewayRefused {
+            clientid: None,
+            peer: peer(),
+            listener: listener.clone(),
+            reason: text("no_server"),
+        },
         Event::UpstreamFailed { upstream: upstream.clone(), server: server.clone(), error: text("refused") },
         Event::ServerStateChanged { upstream, server, from: text("up"), to: text("down") },
         Event::ListenerStarted { listener: listener.clone(), bind },
@@ -256,10 +267,12 @@ fn json_has_texts_as_they_are_and_the_role_as_the_target() {
 fn a_connection_that_closes_without_a_word_is_no_warning() {
     let refused = |reason: &str| {
         let peer = "10.0.0.1:50000".parse().unwrap();
-        log_of(Event::GatewayRefused { peer, listener: "tcp://0.0.0.0:1880".into(), reason: reason.into() })
+        let (clientid, listener) = (Some("car".into()), "tcp://0.0.0.0:1880".into());
+        log_of(Event::GatewayRefused { clientid, peer, listener, reason: reason.into() })
     };
     assert!(refused("closed_early").contains("DEBUG"));
-    assert!(refused("preread_timeout").contains(" WARN "));
+    let warned = refused("servers_failed");
+    assert!(warned.contains(" WARN ") && warned.contains("clientid=\"car\""), "{warned}");
 }
 
 #[test]
@@ -301,8 +314,11 @@ fn long_texts_of_peers_are_cut_at_a_character() {
             Event::MessageDropped { clientid, topic, .. } => {
                 (*clientid, *topic) = (Some(Text::clone(&long)), Text::clone(&long));
             }
-            Event::ClientRefused { clientid, .. }
-            | Event::ClientThrottled { clientid, .. }
+            Event::ClientRefused { clientid, username, .. } => {
+                (*clientid, *username) = (Some(Text::clone(&long)), Some(Text::clone(&long)));
+            }
+            Event::ClientThrottled { clientid, .. }
+            | Event::GatewayRefused { clientid, .. }
             | Event::ProtocolViolation { clientid, .. } => {
                 *clientid = Some(Text::clone(&long));
             }

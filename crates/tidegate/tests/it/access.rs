@@ -63,7 +63,14 @@ fn a_password_file_of_mosquitto_opens_the_same_doors_here() {
     assert_eq!(process.metric("tidegate_broker_authentications_total{result=\"accepted\"}"), 6.0);
     assert_eq!(process.metric("tidegate_broker_authentications_total{result=\"refused\"}"), 9.0);
     assert_eq!(process.metric("tidegate_broker_password_cache_hits_total"), 4.0);
-    process.event("client_refused", |event| event["reason"] == "bad_user_name_or_password");
+    let names = ["alice", "bob", "carol"];
+    for name in names {
+        process.event("client_refused", |event| {
+            event["reason"] == "bad_user_name_or_password" && event["username"] == name
+        });
+    }
+    assert_eq!(process.process.err.count(&["client refused", "username=\"carol\""]), 1);
+    assert_eq!(process.process.err.count(&["secret one"]), 0);
 }
 
 #[test]

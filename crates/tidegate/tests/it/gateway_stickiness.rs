@@ -152,7 +152,8 @@ fn without_any_server_a_device_is_told_so_in_its_own_version() {
         device.expect_end();
     }
     assert_eq!(gateway.events("gateway_refused").len(), 3);
-    assert_eq!(gateway.event("gateway_refused", |_| true)["reason"], "servers_failed");
+    let event = gateway.event("gateway_refused", |_| true);
+    assert_eq!((&event["reason"], &event["clientid"]), (&"servers_failed".into(), &"car-7".into()));
     for server in NAMES.iter().take(2) {
         gateway.rest.drain("brokers", server).expect("drained");
     }
