@@ -35,6 +35,8 @@ pub(crate) struct Resolved {
 pub(crate) enum PatternError {
     #[error("${{clientid}} or ${{username}} between ${{ and }}")]
     Placeholder,
+    #[error("use ${{clientid}}/${{username}} for Mosquitto's %c/%u")]
+    Mosquitto,
     #[error("the filter alone: a rule for a/b holds for $share/group/a/b too")]
     Shared,
     #[error("a topic filter: {0}")]
@@ -48,6 +50,10 @@ impl Pattern {
             Some(rest) => (true, rest.trim_start()),
             None => (false, text),
         };
+        // taken as text it would be a rule for a level that nobody has
+        if text.split('/').any(|level| matches!(level, "%c" | "%u")) {
+            return Err(PatternError::Mosquitto);
+        }
         let (mut words, mut placeholders) = (Vec::new(), Vec::new());
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("${") {
@@ -161,6 +167,16 @@ mod tests {
     fn resolve(pattern: &str, clientid: &str, username: Option<&str>, denies: bool) -> Option<String> {
         let resolved = Pattern::parse(pattern).unwrap().resolve(clientid, username, denies)?;
         Some(resolved.text.into())
+    }
+
+    #[test]
+    fn placeholders_of_mosquitto_are_told_and_other_percent_signs_are_text() {
+        for text in ["vehicles/%c/#", "%u", "eq a/%c"] {
+            assert_eq!(Pattern::parse(text), Err(PatternError::Mosquitto), "{text}");
+        }
+        let said = PatternError::Mosquitto.to_string();
+        assert!(said.starts_with("use ${clientid}/${username}"), "{said}");
+        assert!(Pattern::parse("load/50%/%cpu/x%u").is_ok());
     }
 
     #[test]

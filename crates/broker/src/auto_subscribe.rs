@@ -27,6 +27,10 @@ impl AutoSubscription {
     /// # Errors
     /// What is allowed instead.
     pub(crate) fn new(topic: &str, options: SubscriptionOptions) -> Result<Self, String> {
+        if topic.split('/').any(|level| matches!(level, "%c" | "%u")) {
+            // taken as text everybody would get a topic that nobody writes to
+            return Err("use ${clientid}/${username} for Mosquitto's %c/%u".to_owned());
+        }
         let template = Template::parse(topic, 0).map_err(|error| error.to_string())?;
         let example = template.fill(Who { client_id: "x", username: Some("x") }, |_| None);
         let example = example.unwrap_or_default();
@@ -92,9 +96,10 @@ mod tests {
 
     #[test]
     fn what_is_no_filter_is_told() {
-        for bad in ["", "a/#/b", "${client}"] {
+        for bad in ["", "a/#/b", "${client}", "c/%c", "%u/a"] {
             assert!(AutoSubscription::new(bad, SubscriptionOptions::default()).is_err(), "{bad}");
         }
+        assert!(AutoSubscription::new("load/%cpu", SubscriptionOptions::default()).is_ok());
         let options = SubscriptionOptions { no_local: true, ..Default::default() };
         assert!(AutoSubscription::new("$share/g/a", options).is_err());
         assert!(AutoSubscription::new("$share/g/a", SubscriptionOptions::default()).is_ok());

@@ -204,9 +204,25 @@ impl Default for BrokerConfig {
 /// The largest packet MQTT knows: 268,435,455 bytes after a fixed header of five.
 const MAX_PACKET: u64 = 268_435_460;
 
+/// What Mosquitto and others call keys of `[broker]`.
+const CALLED_ELSEWHERE: [(&str, &str); 4] = [
+    ("max_inflight_messages", "max_inflight"),
+    ("persistent_client_expiration", "max_session_expiry"),
+    ("port", "bind in [[broker.listeners]]"),
+    ("protocol", "transport in [[broker.listeners]]"),
+];
+/// The same of `[[broker.listeners]]`.
+const CALLED_ELSEWHERE_OF_LISTENERS: [(&str, &str); 4] = [
+    ("max_inflight_messages", "max_inflight in [broker]"),
+    ("persistent_client_expiration", "max_session_expiry in [broker]"),
+    ("port", "bind"),
+    ("protocol", "transport"),
+];
+
 /// Reads the content of `[broker]`; every problem is recorded in `table`.
 pub fn read(table: &mut Table<'_>) -> BrokerConfig {
     let d = BrokerConfig::default();
+    table.called_elsewhere(&CALLED_ELSEWHERE);
     let anonymous = table.bool("allow_anonymous");
     let limits = limits::read(table);
     let listeners = if table.has("listeners") {
@@ -397,6 +413,7 @@ fn size(table: &mut Table<'_>, key: &str, range: std::ops::RangeInclusive<u64>) 
 }
 
 fn read_listener(t: &mut Table<'_>, anonymous: Option<bool>, rates: ClientRates) -> Option<ListenerConfig> {
+    t.called_elsewhere(&CALLED_ELSEWHERE_OF_LISTENERS);
     let bind = t.socket_addr("bind");
     if !t.has("bind") {
         t.problem("bind", "an address and port to listen on, such as \"127.0.0.1:1883\"");

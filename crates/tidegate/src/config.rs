@@ -388,6 +388,21 @@ mod tests {
     }
 
     #[test]
+    fn keys_as_mosquitto_has_them_are_told_what_they_are_called_here() {
+        let told = parse(
+            "[broker]\nmax_inflight_messages = 20\npersistent_client_expiration = \"1d\"\n\
+             [[broker.listeners]]\nbind = \"127.0.0.1:1\"\nport = 1883\nprotocol = \"websockets\"\n",
+        )
+        .unwrap_err();
+        for (line, key) in ["max_inflight", "max_session_expiry", "bind", "transport"].iter().enumerate() {
+            assert!(told[line].ends_with(&format!(": unknown key, did you mean {key}?")), "{told:#?}");
+        }
+        assert_eq!(told.len(), 4, "{told:#?}");
+        let told = parse("[broker]\nport = 1883\n").unwrap_err();
+        assert!(told[0].ends_with(", did you mean bind in [[broker.listeners]]?"), "{told:#?}");
+    }
+
+    #[test]
     fn a_wrong_key_of_a_table_hides_no_other_of_that_table() {
         let problems = |table: &str| parse(&format!("[broker]\n{table}")).unwrap_err();
         for (action, expected) in [("all", 3), ("everything", 4)] {

@@ -30,6 +30,8 @@ pub struct Table<'a> {
     path: String,
     node: &'a Node,
     known: Vec<Known>,
+    /// What keys are called elsewhere, and what here.
+    elsewhere: &'static [(&'static str, &'static str)],
 }
 
 #[derive(Debug)]
@@ -47,7 +49,7 @@ impl<'a> Table<'a> {
         node: &'a Node,
         schema: impl FnOnce(&mut Table<'_>) -> T,
     ) -> T {
-        let mut table = Table { source, problems, path, node, known: Vec::new() };
+        let mut table = Table { source, problems, path, node, known: Vec::new(), elsewhere: &[] };
         let value = schema(&mut table);
         table.report_unknown();
         value
@@ -56,6 +58,12 @@ impl<'a> Table<'a> {
     /// The dotted path of this table, such as `gateway.upstreams[0]`; empty for the root.
     pub fn key_path(&self) -> &str {
         &self.path
+    }
+
+    /// What keys of this table are called in other programs, each with the key that is meant: who writes one by habit is told the
+    /// other. Without this, only names that are spelled alike are.
+    pub fn called_elsewhere(&mut self, names: &'static [(&'static str, &'static str)]) {
+        self.elsewhere = names;
     }
 
     /// Whether the key is there, right or wrong.
@@ -451,7 +459,9 @@ impl<'a> Table<'a> {
         let unknown =
             self.node.entries().iter().filter(|entry| !self.known.iter().any(|known| known.key == entry.key));
         for entry in unknown {
-            let near = suggest::nearest(&entry.key, self.known.iter().map(|known| known.key.as_str()));
+            let habit = self.elsewhere.iter().find(|(name, _)| *name == entry.key).map(|(_, key)| *key);
+            let near = habit
+                .or_else(|| suggest::nearest(&entry.key, self.known.iter().map(|known| known.key.as_str())));
             let near_secret = self.known.iter().any(|known| known.secret && Some(known.key.as_str()) == near);
             // A misspelled key may hold a secret, so texts under unknown keys are not shown.
             let value = match entry.node.value {
@@ -459,14 +469,17 @@ impl<'a> Table<'a> {
                 Value::String(_) => HIDDEN.to_owned(),
                 _ => entry.node.shown(),
             };
-            let mut allowed = "unknown key".to_owned();
-            if let Some(near) = near {
-                allowed = format!("{allowed}, did you mean {near}?");
-            }
-            let mut names: Vec<&str> = self.known.iter().map(|known| known.key.as_str()).collect();
-            names.sort_unstable();
-            let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            self.report_at(entry.at, self.join(&entry.key), value, &format!("{allowed}; allowed: {names}"));
+            let allowed = match near {
+                // some tables have fifty keys: they would hide the one that is meant
+                Some(near) => format!("unknown key, did you mean {near}?"),
+                None => {
+                    let mut names: Vec<&str> = self.known.iter().map(|known| known.key.as_str()).collect();
+                    names.sort_unstable();
+                    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                    format!("unknown key; allowed: {names}")
+                }
+            };
+            self.report_at(entry.at, self.join(&entry.key), value, &allowed);
         }
     }
 }

@@ -334,5 +334,5 @@ fn long_texts_of_peers_are_cut_at_a_character() {
         assert!(id.len() <= MAX_TEXT && id.starts_with("ää") && id.ends_with("ä…"), "{}", id.len());
         assert!(serde_json::to_string(&kept).unwrap().len() < 3 * MAX_TEXT + 512);
     }
-    assert_eq!(events.last_seq(), 11);
+    assert_eq!(events.last_seq(), 12);
 }
