@@ -217,6 +217,8 @@ impl Generator {
                 self.under_way -= 1;
                 self.totals.failed += 1;
                 *connections.failures.entry(reason.to_owned()).or_default() += 1;
+                connections.failed_publishers += u64::from(matches!(role, Role::Publisher(_)));
+                connections.failed_subscribers += u64::from(matches!(role, Role::Subscriber(_)));
             }
         }
         if let (Role::Publisher(_), Some(publisher)) = (role, self.publishers.get_mut(place)) {

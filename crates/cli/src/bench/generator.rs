@@ -501,7 +501,8 @@ impl Generator {
         for publisher in self.publishers {
             let published = Published {
                 sent: publisher.flow.sent(),
-                unsent: if self.turns.is_some() { publisher.flow.backlog() } else { 0 },
+                // Without a connection nothing could be sent at any rate: that is told as a failure of the connection.
+                unsent: if self.turns.is_some() && !publisher.gone { publisher.flow.backlog() } else { 0 },
                 unacknowledged: publisher.outbound.len() as u64,
                 refused: publisher.refused,
             };

@@ -18,6 +18,9 @@ pub(super) struct Connections {
     pub(super) ready: u64,
     /// Clients that did not, by reason.
     pub(super) failures: Reasons,
+    /// How many of these were to publish, and how many to subscribe.
+    pub(super) failed_publishers: u64,
+    pub(super) failed_subscribers: u64,
     /// Clients that were ready and whose connection then ended, by reason.
     pub(super) lost: Reasons,
     /// From the time a connection was to begin to its CONNACK.
@@ -34,7 +37,7 @@ pub(super) struct Connections {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Published {
     pub(super) sent: u64,
-    /// In an open loop: due and never sent.
+    /// In an open loop: due and never sent, though the connection was there to the end.
     pub(super) unsent: u64,
     /// Sent with QoS 1 or 2 and not acknowledged in the end.
     pub(super) unacknowledged: u64,
@@ -106,6 +109,8 @@ impl Outcome {
         ours.asked += theirs.asked;
         ours.ready += theirs.ready;
         add(&mut ours.failures, theirs.failures);
+        ours.failed_publishers += theirs.failed_publishers;
+        ours.failed_subscribers += theirs.failed_subscribers;
         add(&mut ours.lost, theirs.lost);
         ours.latency.join(&theirs.latency);
         ours.tcp.join(&theirs.tcp);
@@ -151,6 +156,10 @@ pub(super) struct Balance {
     pub(super) unowed: u64,
     /// Copies of one message that came to several members of a group.
     pub(super) shared_twice: u64,
+    /// Pairs of a publisher that sent and a subscriber (or group) that hears it.
+    pub(super) pairs: u64,
+    /// Those of them between which not one message went.
+    pub(super) silent: u64,
 }
 
 impl Messages {
@@ -165,6 +174,8 @@ impl Messages {
             balance.expected += expected;
             balance.lost += lost;
             balance.unowed += lost.min(published.unacknowledged);
+            balance.pairs += u64::from(expected > 0);
+            balance.silent += u64::from(expected > 0 && distinct == 0);
         };
         let mut twice = 0;
         for heard in &self.heard {
@@ -216,7 +227,7 @@ mod tests {
         let heard =
             vec![by_two(vec![sequence(0..10), sequence(0..3)]), by_two(vec![sequence(0..7), sequence([])])];
         let messages = Messages { published, heard, ..Messages::default() };
-        let expected = Balance { expected: 26, lost: 6, unowed: 0, shared_twice: 0 };
+        let expected = Balance { expected: 26, lost: 6, pairs: 4, silent: 1, ..Balance::default() };
         assert_eq!(messages.balance(), expected);
     }
 
@@ -225,7 +236,10 @@ mod tests {
         let published = BTreeMap::from([(0, Published { unacknowledged: 2, ..sent(10) })]);
         let heard = vec![Heard { publishers: 0..1, got: Got::Everything(vec![sequence(0..7)]) }];
         let messages = Messages { published, heard, ..Messages::default() };
-        assert_eq!(messages.balance(), Balance { expected: 10, lost: 3, unowed: 2, shared_twice: 0 });
+        assert_eq!(
+            messages.balance(),
+            Balance { expected: 10, lost: 3, unowed: 2, pairs: 1, ..Balance::default() }
+        );
     }
 
     #[test]
@@ -238,6 +252,9 @@ mod tests {
         let published = BTreeMap::from([(3, sent(6))]);
         let heard = vec![share(&[0, 2, 4]), share(&[1, 2])];
         let messages = Messages { published, heard, ..Messages::default() };
-        assert_eq!(messages.balance(), Balance { expected: 6, lost: 2, unowed: 0, shared_twice: 1 });
+        assert_eq!(
+            messages.balance(),
+            Balance { expected: 6, lost: 2, shared_twice: 1, pairs: 1, ..Balance::default() }
+        );
     }
 }

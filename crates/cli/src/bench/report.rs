@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::latency::Percentiles;
-use super::outcome::{Connections, Outcome, Reasons};
+use super::outcome::{Balance, Connections, Outcome, Reasons};
 
 /// Late by more than this is worth a word: a millisecond.
 const LATE_MILLIS: f64 = 1.0;
@@ -38,6 +38,9 @@ pub(super) struct ConnectionReport {
     connected: u64,
     /// Never became ready, by reason.
     failed: u64,
+    /// How many of these were to publish, and how many to subscribe.
+    failed_publishers: u64,
+    failed_subscribers: u64,
     failures: Reasons,
     /// Were ready and went, by reason.
     lost: u64,
@@ -114,6 +117,8 @@ impl ConnectionReport {
             asked: connections.asked,
             connected: connections.ready,
             failed: connections.failures.values().sum(),
+            failed_publishers: connections.failed_publishers,
+            failed_subscribers: connections.failed_subscribers,
             failures: connections.failures.clone(),
             lost: connections.lost.values().sum(),
             losses: connections.lost.clone(),
@@ -126,11 +131,19 @@ impl ConnectionReport {
     }
 
     fn notes(&self, notes: &mut Vec<String>) {
-        if self.connected == 0 {
+        if self.failed > 0 {
+            let what =
+                if self.connected == 0 { "nothing connected".to_owned() } else { self.failed_clients() };
+            notes.push(format!("{what}: {}", listed(&self.failures)));
+        } else if self.connected == 0 && self.lost == 0 {
             notes.push("nothing connected".to_owned());
         }
         if self.lost > 0 {
-            notes.push(format!("{} connections were lost on the way", grouped(self.lost)));
+            notes.push(format!(
+                "{} connections were lost on the way: {}",
+                grouped(self.lost),
+                listed(&self.losses)
+            ));
         }
         if self.failures.contains_key("no_descriptor") {
             notes.push("this process ran out of descriptors: ulimit -n".to_owned());
@@ -138,6 +151,22 @@ impl ConnectionReport {
         if self.failures.contains_key("no_port_or_address") {
             notes.push("no local port was left for this server: -A with more source addresses".to_owned());
         }
+    }
+}
+
+impl ConnectionReport {
+    /// Whether every client connected and stayed.
+    fn is_whole(&self) -> bool {
+        self.failed == 0 && self.lost == 0
+    }
+
+    /// How many clients there should be and are not, and what they were for.
+    fn failed_clients(&self) -> String {
+        let of = [(self.failed_publishers, "publishers"), (self.failed_subscribers, "subscribers")];
+        let of = of.iter().filter(|(count, _)| *count > 0);
+        let of: Vec<_> = of.map(|(count, what)| format!("{what}: {}", grouped(*count))).collect();
+        let of = if of.is_empty() { String::new() } else { format!(" ({})", of.join(", ")) };
+        format!("{} of {} clients could not connect{of}", grouped(self.failed), grouped(self.asked))
     }
 }
 
@@ -152,7 +181,7 @@ impl GeneratorReport {
         Self { busy: rounded(busy), late_ms: late, unsent, stalls: outcome.messages.stalls, bottleneck }
     }
 
-    fn notes(&self, notes: &mut Vec<String>) {
+    fn notes(&self, everybody: bool, notes: &mut Vec<String>) {
         if let Some(late) = self.late_ms.filter(|late| late.p99 > LATE_MILLIS) {
             notes.push(format!(
                 "the generator was late by itself: one in a hundred by more than {} ms; the latencies contain that",
@@ -171,7 +200,8 @@ impl GeneratorReport {
                 self.unsent
             ));
         }
-        if self.stalls > 0 {
+        // Windows also wait for subscribers that are not there; then the connections are the reason.
+        if self.stalls > 0 && everybody {
             notes.push(format!("{} times nothing arrived for 0.5 s and a window was given up", self.stalls));
         }
     }
@@ -179,9 +209,9 @@ impl GeneratorReport {
 
 impl MessageReport {
     /// Copies lost that QoS 1 and 2 promise to deliver, and duplicates that QoS 2 forbids: what fails the run.
-    fn broken_promises(&self, unowed: u64, notes: &mut Vec<String>) -> bool {
+    fn broken_promises(&self, balance: &Balance, everybody: bool, notes: &mut Vec<String>) -> bool {
         let mut broken = false;
-        let owed = self.lost.saturating_sub(unowed);
+        let owed = self.lost.saturating_sub(balance.unowed);
         if self.qos > 0 && owed > 0 {
             notes.push(format!("{owed} messages were lost that QoS {} promises", self.qos));
             broken = true;
@@ -193,9 +223,17 @@ impl MessageReport {
         if let Some(late) = self.out_of_order.filter(|late| *late > 0) {
             notes.push(format!("{late} messages came after later ones of the same publisher [MQTT-4.6.0-6]"));
         }
-        if self.expected > 0 && self.received == 0 {
-            notes.push("no message arrived".to_owned());
+        if self.received == 0 {
+            notes.push(if self.sent == 0 { "no message was sent" } else { "no message arrived" }.to_owned());
             broken = true;
+        }
+        if everybody && balance.silent > 0 {
+            notes.push(format!(
+                "not one message went between {} of {} pairs of publisher and subscriber: separate servers behind a \
+                 balancer do not share messages",
+                grouped(balance.silent),
+                grouped(balance.pairs)
+            ));
         }
         broken
     }
@@ -203,13 +241,15 @@ impl MessageReport {
 
 impl Report {
     /// Judges: the notes, and whether the run passed.
-    pub(super) fn judge(&mut self, unowed: u64) {
+    pub(super) fn judge(&mut self, balance: &Balance) {
         let mut notes = Vec::new();
+        let everybody = self.connections.is_whole();
         self.connections.notes(&mut notes);
-        self.generator.notes(&mut notes);
+        self.generator.notes(everybody, &mut notes);
+        let messages = self.messages.as_ref().filter(|_| self.connections.connected > 0);
         let broken =
-            self.messages.as_ref().is_some_and(|messages| messages.broken_promises(unowed, &mut notes));
-        self.passed = self.connections.connected > 0 && !broken;
+            messages.is_some_and(|messages| messages.broken_promises(balance, everybody, &mut notes));
+        self.passed = self.connections.connected > 0 && self.connections.failed == 0 && !broken;
         self.notes = notes;
     }
 
@@ -349,10 +389,15 @@ pub(crate) fn row(out: &mut String, name: &str, text: &str) {
 pub(crate) fn reasons(out: &mut String, name: &str, reasons: &Reasons) {
     if !reasons.is_empty() {
         let all: u64 = reasons.values().sum();
-        let each: Vec<_> =
-            reasons.iter().map(|(reason, count)| format!("{reason} {}", grouped(*count))).collect();
-        row(out, name, &format!("{}: {}", grouped(all), each.join(", ")));
+        row(out, name, &format!("{}: {}", grouped(all), listed(reasons)));
     }
+}
+
+/// Each reason with its count.
+fn listed(reasons: &Reasons) -> String {
+    let each: Vec<_> =
+        reasons.iter().map(|(reason, count)| format!("{reason} {}", grouped(*count))).collect();
+    each.join(", ")
 }
 
 /// A table of times.
@@ -447,8 +492,45 @@ mod tests {
     }
 
     fn passes(mut report: Report, unowed: u64) -> bool {
-        report.judge(unowed);
+        report.judge(&Balance { unowed, ..Balance::default() });
         report.passed
+    }
+
+    /// The notes of a run in which of three clients so many failed to connect.
+    fn notes(mut report: Report, failed: u64, balance: Balance) -> Vec<String> {
+        let connections = &mut report.connections;
+        (connections.asked, connections.connected, connections.failed) = (3, 3 - failed, failed);
+        (connections.failed_subscribers, connections.lost) = (failed, 0);
+        if failed > 0 {
+            connections.failures.insert("connack_quota_exceeded".to_owned(), failed);
+        }
+        report.generator.stalls = 4;
+        report.judge(&balance);
+        assert!(!report.passed, "{:?}", report.notes);
+        report.notes
+    }
+
+    #[test]
+    fn clients_that_never_connected_are_the_first_reason_that_is_told() {
+        let failed = "(subscribers: 2): connack_quota_exceeded 2";
+        let silent = Balance { pairs: 2, silent: 1, ..Balance::default() };
+        let told = notes(report(0, 10, 0), 2, silent);
+        assert_eq!(told, [format!("2 of 3 clients could not connect {failed}")], "and no other cause");
+        let mut mute = report(1, 0, 0);
+        if let Some(messages) = &mut mute.messages {
+            (messages.sent, messages.received, messages.expected) = (0, 0, 0);
+        }
+        let told = notes(mute, 2, Balance::default());
+        assert_eq!((told.len(), told[1].as_str()), (2, "no message was sent"));
+        let told = notes(report(0, 1_000, 0), 3, Balance::default());
+        assert_eq!(told, ["nothing connected: connack_quota_exceeded 3"]);
+    }
+
+    #[test]
+    fn pairs_between_which_nothing_goes_hint_at_servers_that_share_nothing() {
+        let told = notes(report(1, 500, 0), 0, Balance { pairs: 2, silent: 1, ..Balance::default() });
+        assert!(told[1].contains("500 messages were lost"), "{told:?}");
+        assert!(told[2].contains("between 1 of 2 pairs") && told[2].contains("do not share"), "{told:?}");
     }
 
     #[test]
@@ -476,7 +558,7 @@ mod tests {
     #[test]
     fn the_document_has_the_names_that_scripts_rely_on() {
         let mut report = report(1, 0, 0);
-        report.judge(0);
+        report.judge(&Balance::default());
         let document = serde_json::to_value(&report).unwrap();
         assert_eq!(document["messages"]["loop"], "open");
         assert_eq!(document["messages"]["received_per_second"], 100.0);

@@ -32,8 +32,8 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// Descriptors besides those of clients.
 const OTHER_DESCRIPTORS: u64 = 64;
 
-/// Runs `tidegate bench`: exit status 0; 1 if nothing connected, messages were lost that their QoS promises, or clients did
-/// not come back to their server.
+/// Runs `tidegate bench`: exit status 0; 1 if a client could not connect, nothing arrived, messages were lost that
+/// their QoS promises, or clients did not come back to their server.
 pub fn run(args: &Args) -> ExitCode {
     // The seed decides nothing but names, which have to differ from run to run.
     let run = fastrand::u32(..);
@@ -312,7 +312,7 @@ fn report(wanted: &Wanted<'_>, target: &Target, outcome: &Outcome, threads: usiz
         passed: false,
         notes: Vec::new(),
     };
-    report.judge(balance.unowed);
+    report.judge(&balance);
     report
 }
 

@@ -132,16 +132,54 @@ fn bench_conn_holds_clients_from_all_its_addresses() {
 fn clients_that_are_refused_are_counted_by_reason() {
     let broker = Site::new("node1").broker("", "max_connections = 5").start();
     let (document, passed) = measured(broker.mqtt(), "conn", &["-c", "8", "-d", "0s", "-V", "5"]);
-    assert!(passed, "some connected: {document:#}");
+    assert!(!passed, "some did not connect: {document:#}");
     let connections = &document["connections"];
     assert_eq!((&connections["connected"], &connections["failed"]), (&5.into(), &3.into()), "{document:#}");
     let reasons: u64 = connections["failures"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
     assert_eq!(reasons, 3, "{document:#}");
+    let note = document["notes"][0].as_str().unwrap();
+    assert!(note.starts_with("3 of 8 clients could not connect: "), "{document:#}");
     // Nobody there at all.
     let (document, passed) = measured(at(own(), 9), "conn", &["-c", "2", "-d", "0s"]);
     assert!(!passed);
     assert_eq!(document["connections"]["failures"]["refused"], 2, "{document:#}");
-    assert_eq!(document["notes"][0], "nothing connected");
+    assert_eq!(document["notes"][0], "nothing connected: refused 2");
+}
+
+#[test]
+fn clients_without_a_place_fail_the_run_and_are_its_first_reason() {
+    let broker = Site::new("node1").broker("", "max_connections = 3").start();
+    for (name, clients, qos) in [("fanout", 21, "0"), ("pubsub", 16, "1"), ("fanin", 9, "1")] {
+        let count = if name == "fanin" {
+            "8"
+        } else if name == "pubsub" {
+            "8"
+        } else {
+            "20"
+        };
+        let pace = ["-c", count, "-R", "200", "-d", "200ms", "--warmup", "0s", "-q", qos];
+        let (document, passed) = measured(broker.mqtt(), name, &pace);
+        assert!(!passed, "{document:#}");
+        assert_eq!(document["connections"]["connected"], 3, "{document:#}");
+        let notes: Vec<_> = document["notes"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        let first = format!("{} of {clients} clients could not connect (", clients - 3);
+        assert!(notes[0].starts_with(&first), "{document:#}");
+        let wrong = |note: &&str| note.contains("rate is too high") || note.contains("promises");
+        assert!(!notes.iter().any(|note| wrong(&note)), "{document:#}");
+        let idle = (&document["generator"]["unsent"], &document["messages"]["lost"]);
+        assert_eq!(idle, (&0.into(), &0.into()), "{document:#}");
+    }
+}
+
+#[test]
+fn servers_that_share_nothing_are_the_hint_where_pairs_do_not_meet() {
+    let mosquittos = mosquittos(2);
+    let gateway = gateway(&mosquittos, "", "balance = \"round_robin\"");
+    let arguments = ["-c", "1", "--publishers", "2", "-n", "20", "-q", "1"];
+    let (document, passed) = measured(gateway.gate(), "fanout", &arguments);
+    assert!(!passed, "{document:#}");
+    let notes = document["notes"].to_string();
+    assert!(notes.contains("pairs of publisher and subscriber: separate servers"), "{document:#}");
 }
 
 #[test]
