@@ -38,6 +38,7 @@ mod units;
 
 pub use ip_net::IpNet;
 pub use problem::{Problem, Problems};
+pub use suggest::nearest;
 pub use table::Table;
 pub use units::{duration_text, parse_duration, parse_size, size_text};
 

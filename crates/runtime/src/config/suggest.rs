@@ -1,7 +1,8 @@
 //! "Did you mean": the nearest of a few names.
 
 /// The nearest candidate, when it is near enough to be what was meant: up to a third of its letters differ.
-pub(super) fn nearest<'a>(written: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(written: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     // Long keys are not typing errors, and the distance costs the product of the lengths.
     if written.len() > 64 {
         return None;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use runtime::config::IpNet;
 
 use super::super::model::{Maybe, Said, note};
-use super::super::{Effect, ImportError, Note};
+use super::super::{Effect, ImportError, Note, syntax};
 use super::parse::Line;
 use super::{Proxy, values};
 
@@ -45,6 +45,7 @@ enum Test {
 /// HAProxy would refuse them.
 pub(super) fn read(proxy: &Proxy<'_>) -> Result<Rules, ImportError> {
     let mut rules = Rules::default();
+    counted_somewhere(proxy)?;
     let mut acls: HashMap<&str, Option<Test>> = HashMap::new();
     for line in proxy.lines.iter().copied().filter(|line| line.is("acl")) {
         let test = test(line.rest(2));
@@ -72,6 +73,57 @@ pub(super) fn read(proxy: &Proxy<'_>) -> Result<Rules, ImportError> {
     }
     Ok(rules)
 }
+
+/// What is counted for an address is counted in the table of this proxy where none is named: it needs one.
+fn counted_somewhere(proxy: &Proxy<'_>) -> Result<(), ImportError> {
+    if proxy.lines.iter().any(|line| line.is("stick-table")) {
+        return Ok(());
+    }
+    let missing = |line: &Line, by: &str| {
+        let name = &proxy.name;
+        syntax(
+            &line.place,
+            format!(
+                "unable to find table '{name}' referenced by {by} in proxy '{name}': it has no stick-table"
+            ),
+        )
+    };
+    for line in proxy.lines.iter().copied() {
+        let fetches: Vec<&String> = if line.is("acl") {
+            line.words.get(2).into_iter().collect()
+        } else if line.is("tcp-request") {
+            if let Some(track) = line.words.get(2).filter(|word| word.starts_with("track-sc"))
+                && !line.words.iter().any(|word| word == "table")
+            {
+                return Err(missing(line, track));
+            }
+            let behind =
+                line.words.windows(2).filter(|words| words.first().is_some_and(|word| word.ends_with('{')));
+            behind.filter_map(|words| words.get(1)).collect()
+        } else {
+            continue;
+        };
+        let counts = |fetch: &&&String| COUNTED.iter().any(|counted| fetch.starts_with(counted));
+        if let Some(fetch) = fetches.iter().find(counts).filter(|fetch| !fetch.contains('(')) {
+            return Err(missing(line, fetch));
+        }
+    }
+    Ok(())
+}
+
+/// How fetches begin that ask a table about the device's address.
+const COUNTED: &[&str] = &[
+    "src_bytes_",
+    "src_clr_gpc",
+    "src_conn_",
+    "src_get_gp",
+    "src_gpc",
+    "src_http_",
+    "src_inc_gpc",
+    "src_kbytes_",
+    "src_sess_",
+    "src_updt_conn_cnt",
+];
 
 /// One line of `tcp-request`. The inner error: why it is left out.
 fn rule(

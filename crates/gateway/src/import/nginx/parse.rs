@@ -57,6 +57,13 @@ impl Directive {
         syntax(&self.place, format!("invalid number of arguments in \"{}\" directive", self.name()))
     }
 
+    /// What nginx says of a directive that no module has, with the nearest of those that stand there.
+    pub(super) fn unknown(&self, names: &[&'static str]) -> ImportError {
+        let near = runtime::config::nearest(self.name(), names.iter().copied());
+        let near = near.map_or(String::new(), |near| format!("; did you mean \"{near}\"?"));
+        syntax(&self.place, format!("unknown directive \"{}\"{near}", self.name()))
+    }
+
     /// A value that nginx would refuse as well.
     pub(super) fn refuse(&self, value: &str) -> ImportError {
         syntax(&self.place, format!("invalid value \"{value}\" in \"{}\" directive", self.name()))

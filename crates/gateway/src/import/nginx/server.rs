@@ -51,10 +51,16 @@ const CARRIED: &[&str] = &[
 /// nginx would refuse it.
 pub(super) fn translate<'a>(stream: &Stream<'a>, model: &mut Model) -> Result<(), ImportError> {
     for directive in stream.directives.iter().filter(|directive| !CARRIED.contains(&directive.name())) {
-        model.notes.push(unknown(directive, stream));
+        model.notes.push(unknown(directive, stream)?);
     }
-    let mut builder =
-        Builder { stream, model, variants: Vec::new(), used: HashSet::new(), zones: HashMap::new() };
+    let mut builder = Builder {
+        stream,
+        model,
+        variants: Vec::new(),
+        used: HashSet::new(),
+        zones: HashMap::new(),
+        bound: HashMap::new(),
+    };
     for directive in &stream.directives {
         if directive.name() == "server" {
             builder.server(directive)?;
@@ -72,10 +78,15 @@ pub(super) fn translate<'a>(stream: &Stream<'a>, model: &mut Model) -> Result<()
 }
 
 /// What is said of a directive that is not carried over.
-fn unknown(directive: &Directive, stream: &Stream<'_>) -> Note {
-    let known = words::of_stream(directive.name(), stream.tls, stream.proxy_tls);
-    let (effect, why) = known.unwrap_or((Effect::LeftOut, "not known here in stream { }"));
-    note(&directive.place, directive.text(), effect, why)
+///
+/// # Errors
+/// No module of nginx knows it.
+fn unknown(directive: &Directive, stream: &Stream<'_>) -> Result<Note, ImportError> {
+    let name = directive.name();
+    let known = words::of_stream(name, stream.tls, stream.proxy_tls);
+    let known = known.or_else(|| words::of_other_modules(name));
+    let (effect, why) = known.ok_or_else(|| directive.unknown(words::STREAM))?;
+    Ok(note(&directive.place, directive.text(), effect, why))
 }
 
 struct Builder<'s, 'a, 'm> {
@@ -86,6 +97,8 @@ struct Builder<'s, 'a, 'm> {
     used: HashSet<String>,
     /// The server that was the first to count in a zone of `limit_conn`.
     zones: HashMap<String, Place>,
+    /// Addresses that are listened on: the place of their server, and whether that has a name.
+    bound: HashMap<SocketAddr, (Place, bool)>,
 }
 
 impl<'a> Builder<'_, 'a, '_> {
@@ -93,10 +106,11 @@ impl<'a> Builder<'_, 'a, '_> {
         let mut notes = Vec::new();
         for directive in server.block.iter().flatten() {
             if !CARRIED.contains(&directive.name()) {
-                notes.push(unknown(directive, self.stream));
+                notes.push(unknown(directive, self.stream)?);
             }
         }
         let binds = self.binds(server, &mut notes)?;
+        self.once(server, &binds)?;
         let proxied = binds.iter().any(|bind| bind.proxy_protocol);
         let target = self.target(server, &mut notes)?;
         let (Some(read), false) = (target, binds.is_empty()) else {
@@ -168,6 +182,21 @@ impl<'a> Builder<'_, 'a, '_> {
             return Err(syntax(&server.place, "no \"listen\" is defined for server"));
         }
         Ok(binds)
+    }
+
+    /// An address is listened on once. Since 1.25.5 servers of one address may differ in their names; without names
+    /// the second would never be reached.
+    fn once(&mut self, server: &'a Directive, binds: &[Bind]) -> Result<(), ImportError> {
+        let named = server.block.iter().flatten().any(|directive| directive.name() == "server_name");
+        for bind in binds.iter().filter(|bind| !bind.implied) {
+            let here = (server.place.clone(), named);
+            let Some((place, other_named)) = self.bound.insert(bind.address, here) else { continue };
+            if place == server.place || !(named || other_named) {
+                let why = format!("duplicate \"{}\" address and port pair", bind.address);
+                return Err(syntax(&bind.place, why));
+            }
+        }
+        Ok(())
     }
 
     /// What `proxy_pass` names.
@@ -433,6 +462,8 @@ struct Bind {
     place: Place,
     address: SocketAddr,
     proxy_protocol: bool,
+    /// It is not written: `ipv6only=off` takes IPv4 along.
+    implied: bool,
 }
 
 fn bind(directive: &Directive, notes: &mut Vec<Note>) -> Result<Vec<Bind>, ImportError> {
@@ -478,10 +509,12 @@ fn bind(directive: &Directive, notes: &mut Vec<Note>) -> Result<Vec<Bind>, Impor
     let both = |address: SocketAddr| {
         let v4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
         let also = dual && address.is_ipv6() && address.ip().is_unspecified();
-        std::iter::once(address).chain(also.then_some(v4))
+        std::iter::once((address, false)).chain(also.then_some((v4, true)))
     };
     let bound = addresses.into_iter().flat_map(both);
-    Ok(bound.map(|address| Bind { place: place.clone(), address, proxy_protocol }).collect())
+    Ok(bound
+        .map(|(address, implied)| Bind { place: place.clone(), address, proxy_protocol, implied })
+        .collect())
 }
 
 /// Whether two upstreams of the same block need not be told apart.

@@ -41,21 +41,37 @@ pub(super) fn translate(directive: &Directive, stream: &Stream<'_>) -> Result<Re
     let mut read =
         Read { upstream: Upstream::new(directive.place.clone(), name), key: None, prereads: false };
     let mut servers = 0;
+    // nginx asks the method that stands before a server, not the one behind it
+    let mut backups = true;
     for inner in directive.block.iter().flatten() {
         match inner.name() {
             "server" => {
                 servers += 1;
+                if !backups && inner.arguments().iter().any(|parameter| parameter == "backup") {
+                    let why = "balancing method does not support parameter \"backup\"";
+                    return Err(syntax(&inner.place, why));
+                }
                 server(inner, &mut read.upstream)?;
             }
-            "hash" => hash(inner, stream, &mut read)?,
-            "least_conn" => read.upstream.balance = Said::written("least_connections"),
-            "least_time" => {
-                read.upstream.balance = Said::written("least_connections");
-                known(inner, &mut read.upstream.notes);
+            "hash" => {
+                backups = false;
+                hash(inner, stream, &mut read)?;
             }
-            "random" => random(inner, &mut read.upstream),
+            "least_conn" => {
+                backups = true;
+                read.upstream.balance = Said::written("least_connections");
+            }
+            "least_time" => {
+                backups = true;
+                read.upstream.balance = Said::written("least_connections");
+                known(inner, &mut read.upstream.notes)?;
+            }
+            "random" => {
+                backups = false;
+                random(inner, &mut read.upstream);
+            }
             "queue" => queue(inner, &mut read.upstream)?,
-            _ => known(inner, &mut read.upstream.notes),
+            _ => known(inner, &mut read.upstream.notes)?,
         }
     }
     if servers == 0 && !directive.block.iter().flatten().any(|inner| inner.name() == "state") {
@@ -91,10 +107,15 @@ pub(super) fn literal(directive: &Directive, text: &str) -> Result<Read, ImportE
 }
 
 /// Notes a directive that is not carried over.
-fn known(directive: &Directive, notes: &mut Vec<Note>) {
-    let (effect, why) =
-        words::of_upstream(directive.name()).unwrap_or((Effect::LeftOut, "not known here in upstream { }"));
+///
+/// # Errors
+/// No module of nginx knows it.
+fn known(directive: &Directive, notes: &mut Vec<Note>) -> Result<(), ImportError> {
+    let name = directive.name();
+    let known = words::of_upstream(name).or_else(|| words::of_other_modules(name));
+    let (effect, why) = known.ok_or_else(|| directive.unknown(words::UPSTREAM))?;
     notes.push(note(&directive.place, directive.text(), effect, why));
+    Ok(())
 }
 
 fn address(

@@ -15,6 +15,118 @@ const LOGGED: &str = "the end of every connection is logged; [log] says how";
 const VARIABLE: &str = "it sets a variable; where something depends on it, that is noted there";
 const SOCKET: &str = "the system's values are used for sockets";
 
+/// What stands in `stream` or its `server` under names that people type: what a misspelt one is compared with.
+pub(super) const STREAM: &[&str] = &[
+    "access_log",
+    "allow",
+    "deny",
+    "error_log",
+    "geo",
+    "health_check",
+    "include",
+    "js_import",
+    "js_preread",
+    "js_set",
+    "limit_conn",
+    "limit_conn_log_level",
+    "limit_conn_zone",
+    "listen",
+    "log_format",
+    "map",
+    "match",
+    "mqtt",
+    "mqtt_preread",
+    "mqtt_set_connect",
+    "pass",
+    "preread_buffer_size",
+    "preread_timeout",
+    "proxy_bind",
+    "proxy_buffer_size",
+    "proxy_connect_timeout",
+    "proxy_download_rate",
+    "proxy_half_close",
+    "proxy_next_upstream",
+    "proxy_next_upstream_timeout",
+    "proxy_next_upstream_tries",
+    "proxy_pass",
+    "proxy_protocol",
+    "proxy_protocol_timeout",
+    "proxy_requests",
+    "proxy_responses",
+    "proxy_session_drop",
+    "proxy_socket_keepalive",
+    "proxy_ssl",
+    "proxy_timeout",
+    "proxy_upload_rate",
+    "resolver",
+    "resolver_timeout",
+    "return",
+    "server",
+    "server_name",
+    "set",
+    "set_real_ip_from",
+    "split_clients",
+    "ssl_certificate",
+    "ssl_certificate_key",
+    "ssl_ciphers",
+    "ssl_preread",
+    "ssl_protocols",
+    "ssl_verify_client",
+    "status_zone",
+    "tcp_nodelay",
+    "upstream",
+];
+
+/// The same for `upstream`.
+pub(super) const UPSTREAM: &[&str] = &[
+    "hash",
+    "include",
+    "least_conn",
+    "least_time",
+    "queue",
+    "random",
+    "resolver",
+    "resolver_timeout",
+    "server",
+    "state",
+    "zone",
+];
+
+/// How directives of modules begin that are not nginx's own.
+const OTHER_MODULES: &[&str] = &[
+    "acme_",
+    "app_protect",
+    "check",
+    "consistent_hash",
+    "dynamic",
+    "dyups",
+    "echo",
+    "f5_",
+    "geoip2",
+    "jdomain",
+    "lua_",
+    "modsecurity",
+    "more_",
+    "nchan",
+    "opentracing",
+    "otel",
+    "perl",
+    "server_traffic_status",
+    "stream_server_traffic_status",
+    "sysguard",
+    "upstream_",
+    "upsync",
+    "vhost_traffic_status",
+    "waf",
+    "websockify",
+];
+
+/// What becomes of a directive of somebody else's module: nginx may know it, if it was built so.
+pub(super) fn of_other_modules(name: &str) -> Option<(Effect, &'static str)> {
+    let theirs = OTHER_MODULES.iter().any(|begins| name.starts_with(begins)) || name.contains("_by_lua");
+    theirs.then_some((LeftOut, "it belongs to a module that is not nginx's own"))
+}
+
 /// What becomes of a directive outside of `stream`.
 pub(super) fn of_main(name: &str) -> Option<(Effect, &'static str)> {
     Some(match name {
@@ -64,7 +176,7 @@ pub(super) fn of_stream(name: &str, tls: bool, proxy_tls: bool) -> Option<(Effec
             (Same, "CONNECT is read without it; only mqtt_set_connect would change one")
         }
         "mqtt_set_connect" => (LeftOut, "rewriting of CONNECT is not in this version"),
-        "map" | "geo" | "split_clients" | "set" | "keyval" | "keyval_zone" | "geoip_country"
+        "map" | "geo" | "split_clients" | "set" | "keyval" | "keyval_zone" | "geoip_country" | "num_map"
         | "geoip_city" | "geoip_org" | "geoip_proxy" | "geoip2" | "js_set" | "js_var" | "js_import"
         | "js_include" | "js_path" => (Same, VARIABLE),
         "js_access" | "js_filter" | "js_preread" | "js_periodic" => (LeftOut, NO_SCRIPTS),

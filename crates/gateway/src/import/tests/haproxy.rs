@@ -245,6 +245,7 @@ fn who_may_connect_is_a_list_in_the_same_order() {
 fn limits_and_waits_are_carried_over() {
     let imported = import_haproxy(&listen(
         "timeout tunnel 1h\ntimeout client-fin 30s\ntcp-request inspect-delay 7s\n\
+         stick-table type ip size 1m store conn_cur\n\
          tcp-request connection track-sc0 src\ntcp-request connection reject if { src_conn_cur gt 20 }\n\
          tcp-request content reject unless { req.payload(0,0),mqtt_is_valid }\nsource 10.0.0.9\nretries 4\noption redispatch 2",
     ));
@@ -261,6 +262,24 @@ fn limits_and_waits_are_carried_over() {
     let imported =
         import_haproxy(&listen("tcp-request connection expect-proxy layer4 if { src 10.0.0.0/8 }"));
     imported.says(&["proxy_protocol = true", "trusted_proxies = [\"10.0.0.0/8\"]"]);
+}
+
+#[test]
+fn what_is_counted_without_a_table_is_refused_as_haproxy_does() {
+    for line in [
+        "tcp-request connection reject if { src_conn_cur gt 20 }",
+        "tcp-request connection reject if !{ src_conn_rate lt 20 }",
+        "acl fast src_conn_rate gt 20",
+        "tcp-request connection track-sc0 src",
+    ] {
+        let Err(ImportError::Syntax { place, problem }) = read_haproxy(&listen(line)) else {
+            panic!("{line} is taken")
+        };
+        assert_eq!(place.line, 2, "{line}");
+        assert!(problem.starts_with("unable to find table '"), "{problem}");
+    }
+    let elsewhere = "acl fast src_conn_rate(counts) gt 20\ntcp-request connection track-sc0 src table counts";
+    assert!(read_haproxy(&listen(elsewhere)).is_ok());
 }
 
 #[test]

@@ -403,7 +403,7 @@ fn directives_that_are_not_carried_over_are_named_with_line_and_reason() {
         ("health_check interval=5s", Effect::LeftOut, "active checks"),
         ("mqtt_set_connect clientid $ssl_client_serial", Effect::LeftOut, "rewriting"),
         ("ssl_preread on", Effect::LeftOut, "TLS handshake"),
-        ("made_up yes", Effect::LeftOut, "not known here"),
+        ("upsync 127.0.0.1:8500/v1/kv", Effect::LeftOut, "not nginx's own"),
         ("preread_by_lua_block", Effect::LeftOut, "scripts"),
     ] {
         let end = if directive.ends_with("_block") { " { }" } else { ";" };
@@ -411,6 +411,47 @@ fn directives_that_are_not_carried_over_are_named_with_line_and_reason() {
         imported.notes_that(6, directive, effect, why);
         assert_eq!(imported.is_faithful(), effect == Effect::Same, "{directive}");
     }
+}
+
+/// What is said of a configuration that nginx refuses.
+#[track_caller]
+fn refused(text: &str) -> String {
+    match read_nginx(text) {
+        Err(ImportError::Syntax { place, problem }) => format!("{}: {problem}", place.line),
+        other => panic!("{text}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_backup_beside_a_method_that_has_none_is_refused() {
+    let why = "balancing method does not support parameter \"backup\"";
+    for method in ["hash $remote_addr consistent", "random two"] {
+        let text = upstream(&format!("{method};\nserver 10.0.0.1:1;\nserver 10.0.0.2:1 backup;"));
+        assert_eq!(refused(&text), format!("6: {why}"));
+    }
+    // nginx looks at the method that stands before the server
+    import_nginx(&upstream("server 10.0.0.1:1;\nserver 10.0.0.2:1 backup;\nhash $remote_addr;"));
+    import_nginx(&upstream("least_conn;\nserver 10.0.0.1:1;\nserver 10.0.0.2:1 backup;"));
+}
+
+#[test]
+fn a_directive_that_no_module_has_is_refused_with_the_one_that_was_meant() {
+    let text = server("listen 1880;\nproxy_timeuot 5s;");
+    assert_eq!(refused(&text), "6: unknown directive \"proxy_timeuot\"; did you mean \"proxy_timeout\"?");
+    let text = upstream("server 10.0.0.1:1;\nleast_con;");
+    assert_eq!(refused(&text), "5: unknown directive \"least_con\"; did you mean \"least_conn\"?");
+    let text = "stream {\nwonders on;\nserver { listen 1880; proxy_pass 10.0.0.1:1; }\n}";
+    assert_eq!(refused(text), "2: unknown directive \"wonders\"");
+}
+
+#[test]
+fn an_address_that_is_listened_on_twice_is_refused() {
+    let twice = "listen 1880;\nlisten *:1880;";
+    assert_eq!(refused(&server(twice)), "6: duplicate \"0.0.0.0:1880\" address and port pair");
+    let two = "server { listen 127.0.0.1:1880; proxy_pass 10.0.0.1:1; }\n\
+               server { listen 127.0.0.1:1880; proxy_pass 10.0.0.2:1; }";
+    assert_eq!(refused(two), "2: duplicate \"127.0.0.1:1880\" address and port pair");
+    import_nginx(&server("listen 1880;\nlisten 127.0.0.1:1880;\nlisten 1880 udp;"));
 }
 
 #[test]
@@ -471,8 +512,8 @@ fn a_gateway_that_would_meet_itself_is_not_made() {
 
 #[test]
 fn an_address_is_listened_on_once_and_a_server_is_there_once() {
-    let text =
-        "server { listen 1880; proxy_pass 10.0.0.1:1; }\nserver { listen 1880; proxy_pass 10.0.0.2:1; }";
+    let text = "server { listen 1880; server_name a; proxy_pass 10.0.0.1:1; }\n\
+                server { listen 1880; server_name b; proxy_pass 10.0.0.2:1; }";
     let imported = import_nginx(text);
     assert_eq!(imported.listeners, 1);
     imported.notes_that(2, "listener 0.0.0.0:1880", Effect::LeftOut, "another listener");
@@ -499,9 +540,9 @@ fn weights_that_are_too_great_shrink_alike() {
 
 #[test]
 fn a_word_cannot_leave_its_comment_or_its_string() {
-    let text = "upstream \"b\\\"\\n[[x]]\" { server 10.0.0.1:1; }\nserver { listen 1880; proxy_pass \"b\\\"\\n[[x]]\"; made_up \"a\\nbind = 1\"; }";
+    let text = "upstream \"b\\\"\\n[[x]]\" { server 10.0.0.1:1; }\nserver { listen 1880; proxy_pass \"b\\\"\\n[[x]]\"; js_filter \"a\\nbind = 1\"; }";
     let imported = import_nginx(text);
-    assert!(imported.toml.contains("made_up a\\nbind = 1: left out"), "{}", imported.toml);
+    assert!(imported.toml.contains("js_filter a\\nbind = 1: left out"), "{}", imported.toml);
     imported.says(&["name = \"b\\\"[[x]]\""]);
     assert!(!imported.toml.lines().any(|line| line.starts_with("bind = 1") || line.starts_with("[[x")));
 }

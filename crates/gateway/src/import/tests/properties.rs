@@ -27,7 +27,7 @@ fn nginx_directive() -> impl Strategy<Value = String> {
         "proxy_bind 0.0.0.0;",
         "proxy_bind $split;",
         "ssl_preread on;",
-        "made_up;",
+        "upsync_interval 1s;",
         "access_log off;",
         "proxy_upload_rate 1k;",
         "health_check;",
