@@ -43,7 +43,7 @@ impl RestClient {
     /// A client of the API at `base`, such as `http://127.0.0.1:18083`. Nothing is sent yet.
     ///
     /// # Errors
-    /// `base` is no `http://` URL.
+    /// `base` is no `http://` URL and no `HOST:PORT`.
     pub fn new(base: &str) -> Result<Self, ClientError> {
         let base = checked_base(base)?;
         let config = Agent::config_builder()
@@ -442,10 +442,11 @@ impl Path {
     }
 }
 
-/// The base URL without its last `/`.
+/// The base URL without its last `/`. `HOST:PORT` alone means `http://`: nothing else is spoken.
 fn checked_base(given: &str) -> Result<String, ClientError> {
     let refuse = |why: &'static str| ClientError::BaseUrl { given: given.to_owned(), why };
-    let uri: Uri = given.parse().map_err(|_| refuse("not a URL; one looks like http://127.0.0.1:18083"))?;
+    let whole = if given.contains("://") { given.to_owned() } else { format!("http://{given}") };
+    let uri: Uri = whole.parse().map_err(|_| refuse("not a URL; one looks like http://127.0.0.1:18083"))?;
     match uri.scheme_str() {
         Some("http") => {}
         Some("https") => return Err(refuse("https is not spoken here; use http:// on a trusted path")),
@@ -457,7 +458,7 @@ fn checked_base(given: &str) -> Result<String, ClientError> {
     if uri.host().is_none_or(str::is_empty) {
         return Err(refuse("it names no host"));
     }
-    Ok(given.trim_end_matches('/').to_owned())
+    Ok(whole.trim_end_matches('/').to_owned())
 }
 
 /// A 404 with the problem `kind` is no error but an answer: there is none. Any other 404 (no such role, no such

@@ -169,11 +169,16 @@ fn nothing_listening_is_one_clear_sentence() {
 
 #[test]
 fn a_base_that_is_no_http_url_is_refused_before_anything_is_sent() {
-    for base in
-        ["", "localhost:18083", "https://localhost", "ftp://x", "http://", "http://a?b=c", "http://a b"]
+    for base in ["", "localhost?b=c", "https://localhost", "ftp://x", "http://", "http://a?b=c", "http://a b"]
     {
         let error = RestClient::new(base).unwrap_err();
         assert!(matches!(error, ClientError::BaseUrl { .. }), "{base:?}: {error}");
     }
-    assert_eq!(RestClient::new("http://[::1]:9/").unwrap().base(), "http://[::1]:9");
+    for (base, whole) in [
+        ("http://[::1]:9/", "http://[::1]:9"),
+        ("127.0.0.1:21080", "http://127.0.0.1:21080"),
+        ("localhost:18083/", "http://localhost:18083"),
+    ] {
+        assert_eq!(RestClient::new(base).unwrap().base(), whole);
+    }
 }

@@ -27,7 +27,7 @@ pub use self::users::UsersVerb;
 /// Look at a running process and steer it, through its REST API
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Where the API is
+    /// Where the API is; HOST:PORT is enough
     #[arg(long, global = true, value_name = "URL", env = "TIDEGATE_API", default_value = DEFAULT_BASE)]
     pub api: String,
     /// Print JSON, as the API does
@@ -286,6 +286,9 @@ enum Failure {
     /// No password, or no random bytes for its salt.
     #[error("cannot take the password: {0}")]
     Password(#[source] io::Error),
+    /// `--iterations` beside an algorithm that has none.
+    #[error("--iterations is for --algorithm pbkdf2; argon2id, which is the default, has none")]
+    Iterations,
     /// The process lives and does not serve.
     #[error("the process is not ready")]
     NotReady,
@@ -297,7 +300,7 @@ enum Failure {
 impl Failure {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Api(ClientError::BaseUrl { .. }) => ExitCode::from(2),
+            Self::Api(ClientError::BaseUrl { .. }) | Self::Iterations => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }

@@ -17,6 +17,9 @@ use super::{Failure, Screen};
 /// Bytes of the longest password that CONNECT can carry.
 const MAX_PASSWORD: u64 = 65_535;
 
+/// Iterations of pbkdf2 where nothing is said.
+const ITERATIONS: u32 = 210_000;
+
 /// What to do with users.
 #[derive(Clone, Debug, Subcommand)]
 pub enum UsersVerb {
@@ -34,9 +37,9 @@ pub enum UsersVerb {
         /// How to hash it; Mosquitto reads pbkdf2, Mosquitto 2.1 argon2id too
         #[arg(long, value_enum, default_value_t = Method::Argon2id)]
         algorithm: Method,
-        /// Iterations of pbkdf2
-        #[arg(long, default_value_t = 210_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-        iterations: u32,
+        /// Iterations of pbkdf2, 210000 where nothing is said; argon2id has none
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        iterations: Option<u32>,
     },
 }
 
@@ -66,14 +69,16 @@ fn name(text: &str) -> Result<String, String> {
 /// Carries the verb out.
 pub(super) fn run<W: Write>(verb: &UsersVerb, screen: &mut Screen<W>) -> Result<(), Failure> {
     let UsersVerb::Hash { username, password_file, password_stdin, algorithm, iterations } = verb;
+    // before anybody types a password
+    let algorithm = match (algorithm, iterations) {
+        (Method::Argon2id, None) => Algorithm::Argon2id,
+        (Method::Argon2id, Some(_)) => return Err(Failure::Iterations),
+        (Method::Pbkdf2, iterations) => Algorithm::Pbkdf2 { iterations: iterations.unwrap_or(ITERATIONS) },
+    };
     let password = match password_file {
         Some(file) => read_file(file)?,
         None if !password_stdin && io::stdin().is_terminal() => ask()?,
         None => first_line(io::stdin().lock()).map_err(Failure::Password)?,
-    };
-    let algorithm = match algorithm {
-        Method::Argon2id => Algorithm::Argon2id,
-        Method::Pbkdf2 => Algorithm::Pbkdf2 { iterations: *iterations },
     };
     let hash = PasswordHash::new(algorithm, &password).map_err(Failure::Password)?.to_string();
     let line = username.as_ref().map_or_else(|| hash.clone(), |name| format!("{name}:{hash}"));
@@ -166,6 +171,28 @@ mod tests {
     fn a_password_may_be_as_long_as_a_connect_can_carry() {
         assert_eq!(first_line("x".repeat(65_535).as_bytes()).map(|p| p.len()).ok(), Some(65_535));
         assert!(first_line("x".repeat(65_536).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn iterations_are_refused_where_they_would_be_ignored() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        std::fs::write(&file, "secret\n").unwrap();
+        let hash = |algorithm, iterations| {
+            let (username, password_file) = (None, Some(file.clone()));
+            let verb =
+                UsersVerb::Hash { username, password_file, password_stdin: false, algorithm, iterations };
+            let mut screen = Screen { out: Vec::new(), json: false, colour: false };
+            run(&verb, &mut screen).map(|()| String::from_utf8(screen.out).unwrap())
+        };
+        let refused = hash(Method::Argon2id, Some(9)).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "--iterations is for --algorithm pbkdf2; argon2id, which is the default, has none"
+        );
+        assert!(hash(Method::Argon2id, None).unwrap().starts_with("$argon2id$"));
+        assert!(hash(Method::Pbkdf2, Some(9)).unwrap().starts_with("$7$9$"));
+        assert!(hash(Method::Pbkdf2, None).unwrap().starts_with("$7$210000$"));
     }
 
     #[test]
