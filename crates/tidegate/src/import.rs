@@ -40,6 +40,9 @@ struct FileArgs {
     /// Write the TOML to this file instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Replace the file of --output where it is there already
+    #[arg(long, requires = "output")]
+    force: bool,
     /// Fail, and write nothing, when something differs or is left out
     #[arg(long)]
     strict: bool,
@@ -80,7 +83,7 @@ fn convert(from: &From, args: &FileArgs) -> Result<(), String> {
     if args.strict && !imported.is_faithful() {
         return Err(format!("{}; nothing is written (--strict)", summary(&imported)));
     }
-    write(args.output.as_deref(), &imported.toml)?;
+    write(args.output.as_deref(), args.force, &imported.toml)?;
     eprintln!("{}", summary(&imported));
     Ok(())
 }
@@ -153,10 +156,19 @@ fn find(folder: &Path, pattern: &str) -> Result<Vec<(String, String)>, String> {
     Ok(files)
 }
 
-fn write(output: Option<&Path>, toml: &str) -> Result<(), String> {
+fn write(output: Option<&Path>, force: bool, toml: &str) -> Result<(), String> {
     match output {
         Some(file) => {
-            std::fs::write(file, toml).map_err(|error| format!("cannot write {}: {error}", file.display()))
+            // what is not to be replaced is not opened either: nobody can put a file there in between
+            let mut options = std::fs::OpenOptions::new();
+            options.write(true).create(true).truncate(true).create_new(!force);
+            let written = options.open(file).and_then(|mut file| file.write_all(toml.as_bytes()));
+            written.map_err(|error| match error.kind() {
+                std::io::ErrorKind::AlreadyExists => {
+                    format!("{} is there already; --force replaces it", file.display())
+                }
+                _ => format!("cannot write {}: {error}", file.display()),
+            })
         }
         None => match std::io::stdout().lock().write_all(toml.as_bytes()) {
             // `tidegate import ... | head` has seen enough

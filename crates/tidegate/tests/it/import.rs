@@ -258,14 +258,36 @@ fn a_configuration_is_spread_over_files_as_nginx_reads_them() {
     let folder = folder(&[
         ("nginx.conf", "stream {\n  include streams/*.conf;\n  include gone/*.conf;\n}\n"),
         ("streams/1.conf", "include servers.conf;\n"),
-        ("streams/2.conf", "server { listen 127.0.0.1:1880; proxy_pass fleet; made_up 1; }\n"),
+        ("streams/2.conf", "server { listen 127.0.0.1:1880; proxy_pass fleet; proxy_upload_rate 1k; }\n"),
         ("streams/.hidden.conf", "this is not nginx"),
         ("servers.conf", "upstream fleet { server 10.0.0.1:1883; server 10.0.0.2:1883; }\n"),
     ]);
     let (toml, said) = import("nginx", &folder.path().join("nginx.conf"));
     assert!(toml.contains("address = \"10.0.0.2:1883\""), "{toml}");
-    assert!(said.contains("streams/2.conf:1: made_up 1: left out: not known here"), "{said}");
+    assert!(said.contains("streams/2.conf:1: proxy_upload_rate 1k: left out: "), "{said}");
     assert!(said.ends_with("1 listener, 1 upstream: 1 left out, 0 different, 0 not needed\n"), "{said}");
+}
+
+#[test]
+fn a_file_that_is_there_is_replaced_only_where_that_is_asked_for() {
+    let folder = folder(&[
+        ("nginx.conf", "server { listen 1880; proxy_pass 10.0.0.1:1883; }\n"),
+        ("tidegate.toml", "# mine\n"),
+    ]);
+    let (from, to) = (folder.path().join("nginx.conf"), folder.path().join("tidegate.toml"));
+    let import = |more: &[&str]| {
+        let names = [from.to_str().expect("text"), "--output", to.to_str().expect("text")];
+        let output = run(&mut tidegate(&[&["import", "nginx"][..], &names, more].concat()));
+        (output.status.code(), text(&output.stderr), std::fs::read_to_string(&to).expect("the file"))
+    };
+    let (code, said, kept) = import(&[]);
+    assert_eq!((code, &*kept), (Some(1), "# mine\n"), "{said}");
+    assert!(said.contains("is there already") && said.contains("--force"), "{said}");
+    let (code, said, written) = import(&["--force"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(written.contains("[gateway]"), "{written}");
+    std::fs::remove_file(&to).expect("it was there");
+    assert_eq!(import(&[]).0, Some(0), "a new file needs no word");
 }
 
 #[test]
