@@ -376,7 +376,7 @@ fn exit_codes_tell_a_mistake_of_the_user_from_an_error() {
         format!("{:?}", run(&Cli::try_parse_from(words).unwrap().args))
     };
     assert_eq!(code(&unused), format!("{:?}", ExitCode::FAILURE));
-    assert_eq!(code("localhost"), format!("{:?}", ExitCode::from(2)));
+    assert_eq!(code("https://localhost"), format!("{:?}", ExitCode::from(2)));
     let usage = Cli::try_parse_from(["ctl", "clients", "lst"]).unwrap_err();
     assert_eq!(usage.exit_code(), 2);
 }

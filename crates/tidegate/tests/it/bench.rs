@@ -148,15 +148,10 @@ fn clients_that_are_refused_are_counted_by_reason() {
 
 #[test]
 fn clients_without_a_place_fail_the_run_and_are_its_first_reason() {
-    let broker = Site::new("node1").broker("", "max_connections = 3").start();
-    for (name, clients, qos) in [("fanout", 21, "0"), ("pubsub", 16, "1"), ("fanin", 9, "1")] {
-        let count = if name == "fanin" {
-            "8"
-        } else if name == "pubsub" {
-            "8"
-        } else {
-            "20"
-        };
+    for (name, count, clients, qos) in
+        [("fanout", "20", 21, "0"), ("pubsub", "8", 16, "1"), ("fanin", "8", 9, "1")]
+    {
+        let broker = Site::new("node1").broker("", "max_connections = 3").start();
         let pace = ["-c", count, "-R", "200", "-d", "200ms", "--warmup", "0s", "-q", qos];
         let (document, passed) = measured(broker.mqtt(), name, &pace);
         assert!(!passed, "{document:#}");
@@ -165,7 +160,7 @@ fn clients_without_a_place_fail_the_run_and_are_its_first_reason() {
         let first = format!("{} of {clients} clients could not connect (", clients - 3);
         assert!(notes[0].starts_with(&first), "{document:#}");
         let wrong = |note: &&str| note.contains("rate is too high") || note.contains("promises");
-        assert!(!notes.iter().any(|note| wrong(&note)), "{document:#}");
+        assert!(!notes.iter().any(wrong), "{document:#}");
         let idle = (&document["generator"]["unsent"], &document["messages"]["lost"]);
         assert_eq!(idle, (&0.into(), &0.into()), "{document:#}");
     }

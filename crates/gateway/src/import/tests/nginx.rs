@@ -436,8 +436,8 @@ fn a_backup_beside_a_method_that_has_none_is_refused() {
 
 #[test]
 fn a_directive_that_no_module_has_is_refused_with_the_one_that_was_meant() {
-    let text = server("listen 1880;\nproxy_timeuot 5s;");
-    assert_eq!(refused(&text), "6: unknown directive \"proxy_timeuot\"; did you mean \"proxy_timeout\"?");
+    let text = server("listen 1880;\nproxy_timeouts 5s;");
+    assert_eq!(refused(&text), "6: unknown directive \"proxy_timeouts\"; did you mean \"proxy_timeout\"?");
     let text = upstream("server 10.0.0.1:1;\nleast_con;");
     assert_eq!(refused(&text), "5: unknown directive \"least_con\"; did you mean \"least_conn\"?");
     let text = "stream {\nwonders on;\nserver { listen 1880; proxy_pass 10.0.0.1:1; }\n}";
