@@ -1,6 +1,6 @@
 //! Reading the configuration of another load balancer and writing the `[gateway]` that gives the same service.
 //!
-//! Text in, text out: [`nginx`] and [`haproxy`] read a grammar, translate it into one model of listeners and
+//! Text in, text out: [`nginx()`] and [`haproxy()`] read a grammar, translate it into one model of listeners and
 //! upstreams, fit that to what `[gateway]` allows, and print it as TOML that [`crate::config::read`] takes. What cannot
 //! be carried over is never dropped in silence: each has a [`Note`] with file, line and reason, which also stands as a
 //! comment at its place in the TOML.

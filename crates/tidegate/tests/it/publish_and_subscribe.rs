@@ -26,13 +26,14 @@ fn subscribers_agree(
     publish: impl FnOnce(SocketAddr),
 ) -> Output {
     let at = broker.mqtt();
-    let subscribed = broker.metric("tidegate_broker_subscriptions");
+    // those of the run before may still be on their way out
+    let subscriptions = || broker.metric("tidegate_broker_subscriptions");
+    eventually("nobody is left", || (subscriptions() == 0.0).then_some(()));
     let theirs = client("mosquitto_sub", at, arguments);
     let running =
         [theirs, ours("sub", at, arguments)].map(|mut command| std::thread::spawn(move || run(&mut command)));
     eventually("both have subscribed, or ended", || {
-        let now = broker.metric("tidegate_broker_subscriptions");
-        (now >= subscribed + 2.0 * filters || running.iter().all(std::thread::JoinHandle::is_finished))
+        (subscriptions() >= 2.0 * filters || running.iter().all(std::thread::JoinHandle::is_finished))
             .then_some(())
     });
     publish(at);
