@@ -13,13 +13,12 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use net::listener::accept;
 use net::proxy_protocol::{self, Command, ReadError, TrustedProxies};
-use net::ws::Encoder;
 use runtime::clock::Clock;
 use runtime::events::Event;
 use runtime::lifecycle::Shutdown;
@@ -27,7 +26,6 @@ use runtime::mailbox::Receiver;
 use runtime::rate::SharedBucket;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
@@ -58,13 +56,17 @@ pub(crate) struct Local {
     hurry: Notify,
 }
 
+/// All that a connection has beside its state in the worker.
 struct Socket {
-    half: OwnedWriteHalf,
-    /// Puts what is written into frames, where the listener speaks WebSocket.
-    frames: Option<Box<Encoder>>,
+    stream: TcpStream,
+    /// What is written goes into frames and what is read comes out of them, where the listener speaks WebSocket.
+    frames: Option<Box<websocket::Frames>>,
     /// The kernel's buffer is full: the connection's task waits until it is not.
     blocked: bool,
     broken: bool,
+    /// Our side is closed; what still comes is read and forgotten, so that the last packet is not lost to a reset.
+    shut: bool,
+    _permit: Permit,
 }
 
 pub(crate) fn now(clock: &Clock) -> Now {
@@ -97,29 +99,29 @@ impl Local {
 
     /// Serves a connection from its first byte of MQTT on; `first` was read behind a PROXY header.
     fn serve(self: &Rc<Self>, stream: TcpStream, origin: Origin, first: &[u8], permit: Permit) {
-        let (read, id) = self.open(stream, origin, None);
+        let id = self.open(stream, origin, None, permit);
         if !first.is_empty() {
             self.with(|w| w.received(id, first));
         }
-        let local = Rc::clone(self);
-        spawn_local(Connection { local, id, read, frames: None, shut: false, _permit: permit });
+        spawn_local(Connection { local: Rc::clone(self), id });
     }
 
     fn open(
         &self,
         stream: TcpStream,
         origin: Origin,
-        frames: Option<Box<Encoder>>,
-    ) -> (OwnedReadHalf, ConnId) {
-        let (read, half) = stream.into_split();
+        frames: Option<Box<websocket::Frames>>,
+        permit: Permit,
+    ) -> ConnId {
         let id = self.with(|w| w.open(origin));
         let mut sockets = self.sockets.borrow_mut();
         let slot = id.slot as usize;
         if sockets.len() <= slot {
             sockets.resize_with(slot + 1, || None);
         }
-        sockets[slot] = Some(Socket { half, frames, blocked: false, broken: false });
-        (read, id)
+        let (blocked, broken, shut) = (false, false, false);
+        sockets[slot] = Some(Socket { stream, frames, blocked, broken, shut, _permit: permit });
+        id
     }
 }
 
@@ -300,103 +302,73 @@ fn hex(bytes: &[u8]) -> Box<str> {
 }
 
 /// Reads one connection, waits for its socket when it is full, closes it at the end.
+///
+/// It is as small as this because what it needs is in [`Socket`]: a task of two words is one step of 128 bytes of the
+/// allocator, and a third would make it two.
 struct Connection {
     local: Rc<Local>,
     id: ConnId,
-    read: OwnedReadHalf,
-    /// Takes what is read out of frames, where the listener speaks WebSocket.
-    frames: Option<Box<websocket::Incoming>>,
-    /// Our side is closed; what still comes is read and forgotten, so that the last packet is not lost to a reset.
-    shut: bool,
-    _permit: Permit,
 }
 
 impl Future for Connection {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.get_mut();
-        let local = Rc::clone(&this.local);
-        let end = |worker: &mut Worker, why| {
-            if let Some(socket) =
-                local.sockets.borrow_mut().get_mut(this.id.slot as usize).and_then(Option::take)
-            {
-                // dropping the half would shut the socket down once more
-                socket.half.forget();
-            }
-            worker.socket_closed(this.id, why);
-            Poll::Ready(())
-        };
+        let (local, id) = (&self.local, self.id);
         let mut worker = local.worker.borrow_mut();
         worker.now = now(&local.clock);
-        let Some(conn) = worker.conn_mut(this.id) else { return Poll::Ready(()) };
+        let Some(conn) = worker.conn_mut(id) else { return Poll::Ready(()) };
         if conn.waker.as_ref().is_none_or(|w| !w.will_wake(cx.waker())) {
             conn.waker = Some(cx.waker().clone());
         }
-        if conn.killed {
-            return end(&mut worker, "closed by the broker");
+        let mut sockets = local.sockets.borrow_mut();
+        let Some(Some(socket)) = sockets.get_mut(id.slot as usize) else { return Poll::Ready(()) };
+        let why = ready!(socket.poll(&mut worker, id, &mut local.buffer.borrow_mut(), cx));
+        sockets[id.slot as usize] = None;
+        worker.socket_closed(id, why);
+        Poll::Ready(())
+    }
+}
+
+impl Socket {
+    /// Writes what could not be written before, and reads. Ready when the connection is over, with the reason.
+    fn poll(
+        &mut self,
+        worker: &mut Worker,
+        id: ConnId,
+        buffer: &mut [u8],
+        cx: &mut Context<'_>,
+    ) -> Poll<&'static str> {
+        if worker.conn(id).is_some_and(|conn| conn.killed) {
+            return Poll::Ready("closed by the broker");
         }
-        match write_blocked(&local, &mut worker, this.id, cx) {
-            Ok(()) => {}
-            Err(_) => return end(&mut worker, "write failed"),
+        if self.write_blocked(worker, id, cx).is_err() {
+            return Poll::Ready("write failed");
         }
         for _ in 0..READS_PER_POLL {
-            let Some(conn) = worker.conn(this.id) else { return Poll::Ready(()) };
-            let mut most = READ_BUFFER;
-            if conn.closing && conn.unsent() == 0 {
-                if !conn.linger {
-                    return end(&mut worker, "closed by the broker");
-                }
-                if !this.shut {
-                    let farewell = conn.farewell;
-                    let mut sockets = local.sockets.borrow_mut();
-                    if let Some(Some(socket)) = sockets.get_mut(this.id.slot as usize) {
-                        if socket.say_goodbye(&mut worker, this.id.slot, farewell, cx).is_pending() {
-                            return Poll::Pending;
-                        }
-                        let _ = Pin::new(&mut socket.half).poll_shutdown(cx);
-                    }
-                    this.shut = true;
-                }
-            } else if !worker.wants_read(this.id) {
-                let room = this.frames.as_ref().filter(|_| !conn.closing).map_or(0, |frames| frames.room());
-                if room == 0 {
-                    return Poll::Pending;
-                }
-                most = room;
-            } else if let Some(frames) = &mut this.frames {
-                if frames.hand_over(&mut worker, this.id) {
-                    continue;
-                }
-                if frames.has_ended() {
-                    return end(&mut worker, "closed by the client");
-                }
-            }
-            let mut buffer = local.buffer.borrow_mut();
+            let most = match self.before_read(worker, id, cx) {
+                Next::Read(most) => most,
+                Next::Again => continue,
+                Next::Wait => return Poll::Pending,
+                Next::End(why) => return Poll::Ready(why),
+            };
             let mut buf = ReadBuf::new(buffer.get_mut(..most).unwrap_or_default());
-            match Pin::new(&mut this.read).poll_read(cx, &mut buf) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(_)) => {
-                    drop(buffer);
-                    return end(&mut worker, "read failed");
-                }
-                Poll::Ready(Ok(())) if buf.filled().is_empty() => {
-                    drop(buffer);
-                    if let Some(frames) = &mut this.frames
-                        && frames.ends()
-                        && !this.shut
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf)) {
+                Err(_) => return Poll::Ready("read failed"),
+                Ok(()) if buf.filled().is_empty() => {
+                    if let Some(frames) = &mut self.frames
+                        && frames.incoming.ends()
+                        && !self.shut
                     {
                         return Poll::Pending;
                     }
-                    return end(&mut worker, "closed by the client");
+                    return Poll::Ready("closed by the client");
                 }
-                Poll::Ready(Ok(())) => {
-                    match &mut this.frames {
-                        _ if this.shut => {}
-                        None => worker.received(this.id, buf.filled()),
-                        Some(frames) => {
-                            frames.received(&local, &mut worker, this.id, buf.filled_mut());
-                        }
+                Ok(()) => {
+                    match &mut self.frames {
+                        _ if self.shut => {}
+                        None => worker.received(id, buf.filled()),
+                        Some(frames) => frames.received(worker, id, buf.filled_mut()),
                     }
                     if buf.filled().len() == READ_BUFFER {
                         // there is more: the others first
@@ -408,32 +380,77 @@ impl Future for Connection {
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+
+    /// What is to be done with the connection now.
+    fn before_read(&mut self, worker: &mut Worker, id: ConnId, cx: &mut Context<'_>) -> Next {
+        let Some(conn) = worker.conn(id) else { return Next::End("closed by the broker") };
+        if conn.closing && conn.unsent() == 0 {
+            if !conn.linger {
+                return Next::End("closed by the broker");
+            }
+            if !self.shut {
+                let farewell = conn.farewell;
+                if self.say_goodbye(worker, id.slot, farewell, cx).is_pending() {
+                    return Next::Wait;
+                }
+                let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
+                self.shut = true;
+            }
+            return Next::Read(READ_BUFFER);
+        }
+        if !worker.wants_read(id) {
+            let frames = self.frames.as_ref().filter(|_| !conn.closing);
+            return match frames.map_or(0, |frames| frames.incoming.room()) {
+                0 => Next::Wait,
+                room => Next::Read(room),
+            };
+        }
+        if let Some(frames) = &mut self.frames {
+            if frames.incoming.hand_over(worker, id) {
+                return Next::Again;
+            }
+            if frames.incoming.has_ended() {
+                return Next::End("closed by the client");
+            }
+        }
+        Next::Read(READ_BUFFER)
+    }
+
+    /// Goes on writing where the kernel's buffer was full.
+    fn write_blocked(&mut self, worker: &mut Worker, id: ConnId, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.broken {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        if self.blocked && self.frames.is_some() {
+            return self.write_frames(worker, id.slot, cx);
+        }
+        while self.blocked {
+            if worker.unsent(id.slot).is_empty() {
+                self.blocked = false;
+                break;
+            }
+            match Pin::new(&mut self.stream).poll_write(cx, worker.unsent(id.slot)) {
+                Poll::Ready(Ok(n)) => {
+                    worker.written(id.slot, n);
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
+    }
 }
 
-/// Goes on writing where the kernel's buffer was full.
-fn write_blocked(local: &Local, worker: &mut Worker, id: ConnId, cx: &mut Context<'_>) -> io::Result<()> {
-    let mut sockets = local.sockets.borrow_mut();
-    let Some(Some(socket)) = sockets.get_mut(id.slot as usize) else { return Ok(()) };
-    if socket.broken {
-        return Err(io::ErrorKind::BrokenPipe.into());
-    }
-    if socket.blocked && socket.frames.is_some() {
-        return socket.write_frames(worker, id.slot, cx);
-    }
-    while socket.blocked {
-        if worker.unsent(id.slot).is_empty() {
-            socket.blocked = false;
-            break;
-        }
-        match Pin::new(&mut socket.half).poll_write(cx, worker.unsent(id.slot)) {
-            Poll::Ready(Ok(n)) => {
-                worker.written(id.slot, n);
-            }
-            Poll::Ready(Err(error)) => return Err(error),
-            Poll::Pending => break,
-        }
-    }
-    Ok(())
+/// What a connection does next.
+enum Next {
+    /// Read so many bytes at most.
+    Read(usize),
+    /// Look again.
+    Again,
+    /// Until the worker takes bytes, or the socket does.
+    Wait,
+    /// Close the socket, for this reason.
+    End(&'static str),
 }
 
 /// Ends turns: flushes and hands over.
@@ -492,7 +509,7 @@ impl Socket {
             if unsent.is_empty() {
                 return true;
             }
-            match self.half.try_write(unsent) {
+            match self.stream.try_write(unsent) {
                 Ok(n) => {
                     worker.written(slot, n);
                 }
@@ -561,7 +578,9 @@ mod tests {
     /// A million connections are a million of these: growth here is growth of every idle device.
     #[test]
     fn an_idle_connection_is_small() {
-        assert!(size_of::<Connection>() <= 64, "{}", size_of::<Connection>());
+        // with it tokio's task is 128 bytes, and with one word more 256 (`Cell` in its runtime/task/core.rs)
+        assert_eq!(size_of::<Connection>(), 16);
+        assert_eq!(size_of::<Option<Socket>>(), 64);
         assert!(size_of::<crate::connection::Conn>() <= 312, "{}", size_of::<crate::connection::Conn>());
         assert!(size_of::<Origin>() <= 72, "{}", size_of::<Origin>());
     }

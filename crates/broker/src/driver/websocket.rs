@@ -1,7 +1,7 @@
 //! Connections of listeners that speak WebSocket: the opening handshake, then frames around what the worker reads and writes.
 //!
 //! The worker knows nothing of it: bytes of MQTT come out of binary frames here and go into them here, wherever they are
-//! cut [MQTT-6.0.0-2]. What WebSocket adds to a connection is in two boxes beside its socket.
+//! cut [MQTT-6.0.0-2]. What WebSocket adds to a connection is in one box beside its socket.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -33,6 +33,12 @@ const REQUEST_CHUNK: usize = 2 * 1024;
 const REFUSAL_LINGER: Duration = Duration::from_secs(2);
 const REFUSAL_DRAIN: usize = 64 * 1024;
 
+/// What WebSocket adds to a connection.
+pub(super) struct Frames {
+    pub(super) incoming: Incoming,
+    outgoing: Encoder,
+}
+
 /// Takes frames apart for one connection.
 pub(super) struct Incoming {
     decoder: Decoder,
@@ -43,8 +49,8 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    fn new(max_frame: u64) -> Box<Self> {
-        Box::new(Self { decoder: Decoder::new(Side::Server, max_frame), ahead: Vec::new(), ended: false })
+    fn new(max_frame: u64) -> Self {
+        Self { decoder: Decoder::new(Side::Server, max_frame), ahead: Vec::new(), ended: false }
     }
 
     /// Bytes that may be read although the worker takes none.
@@ -70,24 +76,36 @@ impl Incoming {
     pub(super) fn has_ended(&self) -> bool {
         self.ended
     }
+}
 
-    /// Takes bytes off the socket.
-    pub(super) fn received(&mut self, local: &Local, worker: &mut Worker, id: ConnId, mut bytes: &mut [u8]) {
-        let direct = self.ahead.is_empty() && worker.wants_read(id);
+impl Frames {
+    fn new(max_frame: u64) -> Box<Self> {
+        Box::new(Self { incoming: Incoming::new(max_frame), outgoing: Encoder::default() })
+    }
+
+    /// Takes bytes off the socket. Answers of our own are written at the end of the turn.
+    pub(super) fn received(&mut self, worker: &mut Worker, id: ConnId, mut bytes: &mut [u8]) {
+        let Self { incoming, outgoing } = self;
+        let direct = incoming.ahead.is_empty() && worker.wants_read(id);
         loop {
-            match self.decoder.next(&mut bytes) {
+            match incoming.decoder.next(&mut bytes) {
                 Ok(None) => return,
                 Ok(Some(Event::Data(data))) if direct => worker.received(id, data),
-                Ok(Some(Event::Data(data))) => self.ahead.extend_from_slice(data),
-                Ok(Some(Event::Ping(ping))) => answer(local, worker, id, |frames| frames.pong(ping)),
+                Ok(Some(Event::Data(data))) => incoming.ahead.extend_from_slice(data),
+                Ok(Some(Event::Ping(ping))) => {
+                    outgoing.pong(ping);
+                    worker.mark_dirty(id.slot);
+                }
                 Ok(Some(Event::Pong(_))) => {}
                 Ok(Some(Event::Close { code, .. })) => {
                     // a good-bye of the transport is none of MQTT: the will is published
-                    answer(local, worker, id, |frames| frames.close(code));
+                    outgoing.close(code);
+                    worker.mark_dirty(id.slot);
                     return worker.end(id, End::Lost("closed by the client"));
                 }
                 Err(violation) => {
-                    answer(local, worker, id, |frames| frames.close(Some(violation.code)));
+                    outgoing.close(Some(violation.code));
+                    worker.mark_dirty(id.slot);
                     return worker.end(id, broken(violation));
                 }
             }
@@ -104,21 +122,12 @@ fn broken(violation: Violation) -> End {
     End::Violation { reason, clause, detail: violation.what }
 }
 
-/// Has a frame of our own written at the end of the turn.
-fn answer(local: &Local, worker: &mut Worker, id: ConnId, write: impl FnOnce(&mut Encoder)) {
-    let mut sockets = local.sockets.borrow_mut();
-    if let Some(Some(Socket { frames: Some(frames), .. })) = sockets.get_mut(id.slot as usize) {
-        write(frames);
-        worker.mark_dirty(id.slot);
-    }
-}
-
 impl Socket {
     /// Writes what waits, in frames, until nothing is left or the socket takes no more. `false`: it is blocked or broken.
     pub(super) fn try_write_frames(&mut self, worker: &mut Worker, slot: u32) -> bool {
-        let half = &self.half;
+        let stream = &self.stream;
         let written =
-            write(worker, slot, self.frames.as_deref_mut(), |bytes| match half.try_write_vectored(bytes) {
+            write(worker, slot, self.frames.as_deref_mut(), |bytes| match stream.try_write_vectored(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
                 result => Poll::Ready(result),
             });
@@ -134,8 +143,8 @@ impl Socket {
         slot: u32,
         cx: &mut Context<'_>,
     ) -> io::Result<()> {
-        let half = &mut self.half;
-        let poll = |bytes: &[IoSlice<'_>]| Pin::new(&mut *half).poll_write_vectored(cx, bytes);
+        let stream = &mut self.stream;
+        let poll = |bytes: &[IoSlice<'_>]| Pin::new(&mut *stream).poll_write_vectored(cx, bytes);
         let written = write(worker, slot, self.frames.as_deref_mut(), poll);
         self.blocked = written.is_pending();
         match written {
@@ -153,7 +162,7 @@ impl Socket {
         cx: &mut Context<'_>,
     ) -> Poll<()> {
         if let Some(frames) = &mut self.frames {
-            frames.close(Some(match farewell {
+            frames.outgoing.close(Some(match farewell {
                 None | Some(Farewell::Normal) => close::NORMAL,
                 Some(Farewell::GoingAway) => close::GOING_AWAY,
                 Some(Farewell::Violation) => close::PROTOCOL_ERROR,
@@ -174,10 +183,10 @@ impl Socket {
 fn write(
     worker: &mut Worker,
     slot: u32,
-    frames: Option<&mut Encoder>,
+    frames: Option<&mut Frames>,
     mut write: impl FnMut(&[IoSlice<'_>]) -> Poll<io::Result<usize>>,
 ) -> Poll<io::Result<()>> {
-    let Some(frames) = frames else { return Poll::Ready(Ok(())) };
+    let Some(Frames { outgoing: frames, .. }) = frames else { return Poll::Ready(Ok(())) };
     loop {
         let unsent = worker.unsent(slot);
         let (front, count) = frames.next(unsent);
@@ -257,7 +266,7 @@ pub(super) async fn open(
     if !forward(&mut origin, &accepted, trusted) {
         local.with(|w| w.metrics.forwarded_ignored.inc());
     }
-    let (read, id) = local.open(stream, origin, Some(Box::default()));
+    let id = local.open(stream, origin, Some(Frames::new(config.max_frame(max_packet))), permit);
     local.with(|w| {
         w.arm(id, deadline);
         if let Some(conn) = w.conn_mut(id) {
@@ -265,11 +274,13 @@ pub(super) async fn open(
             conn.linger = true;
         }
     });
-    let mut frames = Incoming::new(config.max_frame(max_packet));
-    if !rest.is_empty() {
-        local.with(|w| frames.received(&local, w, id, &mut rest));
+    if !rest.is_empty()
+        && let Some(Some(Socket { frames: Some(frames), .. })) =
+            local.sockets.borrow_mut().get_mut(id.slot as usize)
+    {
+        local.with(|w| frames.received(w, id, &mut rest));
     }
-    spawn_local(Connection { local, id, read, frames: Some(frames), shut: false, _permit: permit });
+    spawn_local(Connection { local, id });
 }
 
 /// Reads the request and answers it; what came behind it.
@@ -416,14 +427,13 @@ mod tests {
         let (stream, peer) = listener.accept().await.unwrap();
         let listener = "ws://test".into();
         let origin = Origin { peer, via: None, listener, allow_anonymous: true, entry: None };
-        let (read, id) = local.open(stream, origin, Some(Box::default()));
+        let permit = Permit(Arc::new(AtomicUsize::new(1)));
+        let id = local.open(stream, origin, Some(Frames::new(1 << 20)), permit);
         local.with(|w| {
             let conn = w.conn_mut(id).unwrap();
             (conn.linger, conn.busy) = (true, true);
         });
-        let frames = Some(Incoming::new(1 << 20));
-        let permit = Permit(Arc::new(AtomicUsize::new(1)));
-        spawn_local(Connection { local: Rc::clone(&local), id, read, frames, shut: false, _permit: permit });
+        spawn_local(Connection { local: Rc::clone(&local), id });
         // a packet that must not be the first
         let bytes = [masked(frame::binary, &[0xC0, 0]), masked(frame::ping, b"1")].concat();
         client.write_all(&bytes).await.unwrap();
@@ -471,6 +481,6 @@ mod tests {
 
     #[test]
     fn an_idle_websocket_keeps_little() {
-        assert!(size_of::<Incoming>() <= 112, "{}", size_of::<Incoming>());
+        assert!(size_of::<Frames>() <= 200, "{}", size_of::<Frames>());
     }
 }
