@@ -8,6 +8,7 @@
 mod bench;
 mod clauses;
 mod command;
+mod guards;
 mod test;
 mod tidy;
 mod workspace;
@@ -23,6 +24,9 @@ cargo xtask tidy
     Check the habits that no compiler checks: layers, names, lengths, notes, clause ids.
 cargo xtask clauses [--untested]
     List the MQTT clauses cited in code and in tests, and check the table of proofs in docs/clauses.md.
+cargo xtask guards [--row ROW]... [--accept ROW]... [--list]
+    Count the instructions of the hot path and hold them to crates/guards/counts.toml: a row may cost 5 % more.
+    ROW is a row, the beginning of some, or `all`; --accept records what was counted.
 cargo xtask bench [broker|gateway|sticky|all]... [--reps 3] [--secs 2] [--row NAME]... [--write]
                   [--tools FOLDER] [--binary FILE]
     Measure our release binary beside its peers, in turns and on pinned cores; --write puts the tables into
@@ -47,6 +51,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
         "test" => test::run(&Workspace::open()?, rest),
         "tidy" if rest.is_empty() => tidy::run(&Workspace::open()?),
         "bench" => bench::run(&Workspace::open()?, rest),
+        "guards" => guards::run(&Workspace::open()?, rest),
         "clauses" => clauses::run(&Workspace::open()?, rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");

@@ -10,6 +10,8 @@ mod admin;
 mod authenticate;
 mod authorize;
 pub mod auto_subscribe;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod caller;
 pub mod config;
 mod connect;

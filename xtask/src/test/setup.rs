@@ -21,6 +21,7 @@ const DEBIAN: &[(&[&str], &str)] = &[
     (&["/usr/sbin/haproxy"], "haproxy"),
     (&["/usr/bin/node", "/usr/local/bin/node"], "nodejs"),
     (&["/usr/bin/npm", "/usr/local/bin/npm"], "npm"),
+    (&["/usr/bin/valgrind", "/usr/local/bin/valgrind"], "valgrind"),
 ];
 
 /// Asked before a package's service is started; 101 means "don't".

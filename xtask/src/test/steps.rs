@@ -6,8 +6,8 @@ use std::process::Command;
 
 use super::setup;
 use crate::command::{cargo, run, succeeds};
-use crate::tidy;
 use crate::workspace::Workspace;
+use crate::{guards, tidy};
 
 /// One step: its name on the command line, a line on what it does, and the doing.
 pub(super) struct Step {
@@ -31,6 +31,7 @@ pub(super) const STEPS: &[Step] = &[
     Step { name: "simulation", what: "simulated worlds: fixed seeds, then a fresh one", run: simulation },
     Step { name: "e2e", what: "the program against real clients, brokers and balancers", run: end_to_end },
     Step { name: "fuzz", what: "every fuzz target for some seconds", run: fuzz },
+    Step { name: "guards", what: "no more instructions on the hot path than recorded", run: guards_step },
     Step { name: "deny", what: "licences, banned and doubled crates, sources of dependencies", run: deny },
     Step { name: "docs", what: "the documentation builds without warnings", run: docs },
 ];
@@ -141,6 +142,10 @@ fn end_to_end(workspace: &Workspace) -> Result<String, String> {
 fn fuzz(workspace: &Workspace) -> Result<String, String> {
     run(Command::new("sh").current_dir(&workspace.root).args(["fuzz/run.sh", FUZZ_SECONDS]))?;
     Ok(format!("{FUZZ_SECONDS} s each"))
+}
+
+fn guards_step(workspace: &Workspace) -> Result<String, String> {
+    guards::check(workspace)
 }
 
 /// Licences, bans and sources are judged from what cargo has already. The advisories are a database of their

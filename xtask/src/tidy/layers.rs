@@ -6,7 +6,7 @@ use crate::workspace::Package;
 /// The level of each room, as ARCHITECTURE.md shows them. A crate may use crates of lower levels only.
 const LEVELS: &[(u32, &[&str])] = &[
     (5, &["tidegate"]),
-    (4, &["admin", "cli", "connectors", "plugins", "http"]),
+    (4, &["admin", "cli", "connectors", "plugins", "http", "guards"]),
     (3, &["broker", "gateway", "client", "gslb"]),
     (2, &["net", "engine", "access", "rules", "adapters"]),
     (1, &["mqtt", "runtime", "api"]),

@@ -1,0 +1,167 @@
+//! The broker's hot path for those who count its instructions: a worker and a router without sockets, tasks and time.
+//!
+//! It does what `driver` does between two system calls and nothing more, so that what is counted is what a message costs.
+//! Behind the feature `bench`, which the server is built without. Must not know: who measures, or how.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use engine::{Arrival, Engine, Inbox, Shard};
+use mqtt::QoS;
+use runtime::clock::Clock;
+use runtime::events::Events;
+use runtime::mailbox::{Receiver as Mailbox, Sender, mailbox};
+
+use crate::config::BrokerConfig;
+use crate::connection::{ConnId, Origin};
+use crate::driver::now;
+use crate::recovery;
+use crate::router::{Address, Receiver, RouteCache, Router, SessionKey, Subscription};
+use crate::shared::{Mail, Shared};
+use crate::start::StartError;
+use crate::worker::Worker;
+
+/// Batches of mail that the only worker of a [`Bench`] may have waiting.
+const MAILBOX: usize = 64;
+/// Events that are kept; they are written when somebody connects, not when messages pass.
+const EVENTS: usize = 64;
+
+struct ToWorker(Sender<Mail>);
+
+impl Inbox for ToWorker {
+    fn deliver(&self, batch: Vec<Arrival>) {
+        // bounded by what the worker has submitted
+        let _ = self.0.force(Mail::Engine(batch));
+    }
+}
+
+/// A connection of a [`Bench`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device(ConnId);
+
+/// A broker of one worker: bytes in, bytes out. Its time stands still.
+pub struct Bench {
+    worker: Worker,
+    mailbox: Mailbox<Mail>,
+    mail: Vec<Mail>,
+    listener: Arc<str>,
+}
+
+impl std::fmt::Debug for Bench {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bench").field("connections", &self.worker.conns.len()).finish_non_exhaustive()
+    }
+}
+
+impl Bench {
+    /// A broker with this configuration that knows nothing yet.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    pub fn new(config: BrokerConfig, engine: &Arc<dyn Engine>) -> Result<Self, StartError> {
+        let (clock, _) = Clock::manual();
+        let (sender, mailbox) = mailbox::<Mail>(MAILBOX);
+        let events = Events::new(clock.clone(), EVENTS);
+        let started = now(&clock);
+        // nobody has a password: no threads that compare
+        let limits = access::Limits { threads: 0, ..config.access.verifier };
+        let verifier = access::Verifier::start(clock, limits).map_err(StartError::Threads)?;
+        let shared = Arc::new(Shared::new(
+            "bench".into(),
+            config,
+            Arc::clone(engine),
+            events,
+            verifier,
+            vec![sender.clone()],
+            started.unix_ms,
+        ));
+        let recovered = recovery::recover(&shared, started.unix_ms)?;
+        let port = engine.attach(Arc::new(ToWorker(sender)));
+        for (shard, &tail) in (0..).zip(&recovered.tails) {
+            engine.tail(port, Shard(shard), tail);
+        }
+        let worker = Worker::new(0, shared, port, recovered.tails, started);
+        Ok(Self { worker, mailbox, mail: Vec::new(), listener: "tcp://127.0.0.1:1883".into() })
+    }
+
+    /// A connection is accepted.
+    pub fn open(&mut self) -> Device {
+        Device(self.worker.open(Origin {
+            peer: SocketAddr::from(([127, 0, 0, 1], 40_000)),
+            via: None,
+            listener: Arc::clone(&self.listener),
+            allow_anonymous: true,
+            entry: None,
+        }))
+    }
+
+    /// Bytes of the client arrive, as one read gives them.
+    pub fn received(&mut self, device: Device, bytes: &[u8]) {
+        self.worker.received(device.0, bytes);
+    }
+
+    /// The end of a turn: mail is taken, and what waits for each connection goes to `write`, whose socket takes all of it.
+    pub fn end_turn(&mut self, mut write: impl FnMut(Device, &[u8])) {
+        if self.mailbox.try_recv(&mut self.mail) {
+            for mail in self.mail.drain(..) {
+                self.worker.mail(mail);
+            }
+        }
+        let mut dirty = self.worker.begin_flush();
+        for slot in dirty.drain(..) {
+            self.worker.clean(slot);
+            let unsent = self.worker.unsent(slot);
+            let written = unsent.len();
+            if let Some(conn) = self.worker.conns.get(slot as usize)
+                && written > 0
+            {
+                write(Device(ConnId { slot, generation: conn.generation }), unsent);
+                self.worker.written(slot, written);
+            }
+        }
+        self.worker.end_flush(dirty);
+        self.worker.end_turn();
+    }
+}
+
+/// The subscriptions of a broker and one worker's cache of what topics match.
+pub struct Subscriptions {
+    router: Router,
+    cache: RouteCache,
+    sessions: u64,
+}
+
+impl std::fmt::Debug for Subscriptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subscriptions").field("filters", &self.router.filters()).finish_non_exhaustive()
+    }
+}
+
+impl Subscriptions {
+    /// None yet; `topics` is how many the cache remembers: with 1, each topic that differs from the one before is matched
+    /// anew.
+    pub fn new(topics: usize) -> Self {
+        Self { router: Router::new(), cache: RouteCache::new(topics), sessions: 0 }
+    }
+
+    /// A connected session of its own subscribes to a valid filter with QoS 1.
+    pub fn subscribe(&mut self, filter: &str) {
+        self.sessions += 1;
+        let slot = u32::try_from(self.sessions).unwrap_or(u32::MAX);
+        let session = SessionKey::new(self.sessions, filter);
+        let receiver = Receiver { session, address: Some(Address { worker: 0, slot }), durable: false };
+        let subscription = Subscription {
+            qos: QoS::AtLeastOnce,
+            no_local: false,
+            retain_as_published: false,
+            identifier: 0,
+        };
+        self.router.subscribe(filter, receiver, subscription);
+    }
+
+    /// How many sessions and how many groups a message for `topic` goes to.
+    pub fn routes(&mut self, topic: &str) -> (usize, usize) {
+        let routes = self.cache.lookup(&self.router, topic);
+        (routes.workers.iter().map(|worker| worker.hits.len()).sum(), routes.groups.len())
+    }
+}

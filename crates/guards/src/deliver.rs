@@ -1,0 +1,283 @@
+//! The broker's worker: bytes of one client in, bytes to others out, acknowledgements and all.
+//!
+//! The clients here answer as the specification asks. What they do is not counted, and neither are system calls: a row is
+//! what the broker itself spends between one read and the writes that follow from it.
+
+use std::mem::take;
+use std::sync::Arc;
+
+use broker::bench::{Bench, Device};
+use broker::config::BrokerConfig;
+use engine::Engine;
+use engine::memory::{MemoryConfig, MemoryEngine};
+use mqtt::codec::Decoded;
+use mqtt::codec::decode::{Role, decode};
+use mqtt::packet::{Connect, Packet};
+use mqtt::{QoS, Version};
+use runtime::clock::Clock;
+
+use crate::meter::{OPERATIONS, Row, counted};
+use crate::packets;
+
+/// An operation is one message of the publisher, with all that follows from it.
+pub(crate) const ROWS: &[Row] = &[
+    Row { name: "deliver/q0_to_nobody", run: || play(&Case { receivers: 0, ..Case::default() }) },
+    Row { name: "deliver/q0_to_1", run: || play(&Case::default()) },
+    Row { name: "deliver/q0_to_10", run: || play(&Case { receivers: 10, ..Case::default() }) },
+    Row { name: "deliver/q0_to_100", run: || play(&Case { receivers: 100, ..Case::default() }) },
+    Row { name: "deliver/q0_to_1_batch", run: || play(&Case { batch: 100, ..Case::default() }) },
+    Row {
+        name: "deliver/q0_to_10_batch",
+        run: || play(&Case { receivers: 10, batch: 100, ..Case::default() }),
+    },
+    Row {
+        name: "deliver/q0_4k_to_10",
+        run: || play(&Case { receivers: 10, payload: 4_096, ..Case::default() }),
+    },
+    Row {
+        name: "deliver/q0_v5_properties_to_10",
+        run: || play(&Case { receivers: 10, version: Version::V5, ..Case::default() }),
+    },
+    Row {
+        name: "deliver/q0_shared_by_3",
+        run: || play(&Case { members: 3, receivers: 0, ..Case::default() }),
+    },
+    Row { name: "deliver/q1_to_1", run: || play(&Case { qos: QoS::AtLeastOnce, ..Case::default() }) },
+    Row {
+        name: "deliver/q1_to_1_batch",
+        run: || play(&Case { qos: QoS::AtLeastOnce, batch: 20, ..Case::default() }),
+    },
+    Row {
+        name: "deliver/q1_to_10",
+        run: || play(&Case { qos: QoS::AtLeastOnce, receivers: 10, ..Case::default() }),
+    },
+    Row {
+        name: "deliver/q1_v5_properties_to_1",
+        run: || play(&Case { qos: QoS::AtLeastOnce, version: Version::V5, ..Case::default() }),
+    },
+    Row { name: "deliver/q2_to_1", run: || play(&Case { qos: QoS::ExactlyOnce, ..Case::default() }) },
+    Row {
+        name: "deliver/q2_to_1_batch",
+        run: || play(&Case { qos: QoS::ExactlyOnce, batch: 20, ..Case::default() }),
+    },
+    Row {
+        name: "deliver/q2_to_10",
+        run: || play(&Case { qos: QoS::ExactlyOnce, receivers: 10, ..Case::default() }),
+    },
+];
+
+/// Topics that the publisher uses in turns.
+const TOPICS: usize = 25;
+
+struct Case {
+    /// Of publisher and subscribers; 5 adds properties to the messages.
+    version: Version,
+    qos: QoS,
+    /// Who subscribes to the topics of all messages.
+    receivers: usize,
+    /// Who does as one group.
+    members: usize,
+    /// Messages that come in one read.
+    batch: usize,
+    /// Bytes.
+    payload: usize,
+}
+
+impl Default for Case {
+    fn default() -> Self {
+        Self {
+            version: Version::V311,
+            qos: QoS::AtMostOnce,
+            receivers: 1,
+            members: 0,
+            batch: 1,
+            payload: packets::PAYLOAD,
+        }
+    }
+}
+
+fn play(case: &Case) -> u64 {
+    let mut scene = Scene::new(case);
+    let turns = OPERATIONS as usize / case.batch;
+    scene.watched = true;
+    // each topic once and more before it counts: routes are remembered, buffers have grown
+    for turn in 0..2 * TOPICS {
+        scene.turn(case, turn, false);
+    }
+    scene.judge(case, 2 * TOPICS * case.batch);
+    // what is sent with QoS 0 needs no answer: it is looked at no more
+    scene.watched = case.qos > QoS::AtMostOnce;
+    for turn in 0..turns {
+        scene.turn(case, turn, true);
+    }
+    if scene.watched {
+        scene.judge(case, turns * case.batch);
+    }
+    (turns * case.batch) as u64
+}
+
+/// A broker with its clients.
+struct Scene {
+    bench: Bench,
+    publisher: Device,
+    version: Version,
+    topics: Vec<String>,
+    next_id: u16,
+    /// Whether the clients read what they are sent.
+    watched: bool,
+    written: Written,
+    delivered: usize,
+    /// PUBACK and PUBCOMP to the publisher.
+    acknowledged: usize,
+}
+
+/// What the broker wrote in a turn.
+#[derive(Default)]
+struct Written {
+    bytes: Vec<u8>,
+    /// Whose, and how many of them.
+    parts: Vec<(Device, usize)>,
+}
+
+impl Scene {
+    fn new(case: &Case) -> Self {
+        let engine: Arc<dyn Engine> = MemoryEngine::new(MemoryConfig::default(), || Clock::system().now());
+        let mut bench = Bench::new(BrokerConfig::default(), &engine).expect("an empty engine answers");
+        let publisher = connect(&mut bench, "publisher", case.version);
+        for n in 0..case.receivers + case.members {
+            let device = connect(&mut bench, &format!("receiver-{n:03}"), case.version);
+            let plain = "fleet/berlin/+/telemetry/#";
+            let shared = format!("$share/group/{plain}");
+            let filter = if n < case.receivers { plain } else { &shared };
+            let subscribe = packets::bytes(&packets::subscribe(&[filter], case.qos), case.version);
+            let answer = ask(&mut bench, device, &subscribe, case.version);
+            assert!(matches!(answer, Packet::Suback(suback) if !suback.reasons.iter().any(|r| r.is_error())));
+        }
+        Self {
+            bench,
+            publisher,
+            version: case.version,
+            topics: (0..TOPICS).map(packets::topic).collect(),
+            next_id: 0,
+            watched: true,
+            written: Written { bytes: Vec::with_capacity(1 << 20), parts: Vec::with_capacity(1 << 10) },
+            delivered: 0,
+            acknowledged: 0,
+        }
+    }
+
+    /// The publisher sends a batch, and everybody answers until nothing is left to say.
+    fn turn(&mut self, case: &Case, turn: usize, count: bool) {
+        let mut sent = Vec::new();
+        for n in 0..case.batch {
+            self.next_id = self.next_id % 60_000 + 1;
+            let topic = self.topics.get((turn * case.batch + n) % TOPICS).map_or("", String::as_str);
+            let packet = if case.version.is_v5() { packets::publish_v5 } else { packets::publish };
+            let packet = packet(topic, case.qos, self.next_id, case.payload);
+            sent.extend(packets::bytes(&packet, case.version));
+        }
+        let mut reads = vec![(self.publisher, sent)];
+        while !reads.is_empty() {
+            if count {
+                counted(|| self.exchange(&reads));
+            } else {
+                self.exchange(&reads);
+            }
+            reads = self.answers();
+        }
+    }
+
+    /// A turn of the broker: these reads, then the writes that follow from them.
+    fn exchange(&mut self, reads: &[(Device, Vec<u8>)]) {
+        for (device, bytes) in reads {
+            self.bench.received(*device, bytes);
+        }
+        let (written, watched) = (&mut self.written, self.watched);
+        self.bench.end_turn(|device, bytes| {
+            if watched {
+                written.bytes.extend_from_slice(bytes);
+                written.parts.push((device, bytes.len()));
+            }
+        });
+    }
+
+    /// What the clients say to what was written.
+    fn answers(&mut self) -> Vec<(Device, Vec<u8>)> {
+        let bytes = take(&mut self.written.bytes);
+        let parts = take(&mut self.written.parts);
+        let mut rest = bytes.as_slice();
+        let mut reads = Vec::new();
+        for (device, len) in &parts {
+            let Some((mut own, others)) = rest.split_at_checked(*len) else { break };
+            rest = others;
+            let mut answer = Vec::new();
+            while let Ok(Decoded::Packet(packet, used)) = decode(own, self.version, Role::Server, u32::MAX) {
+                own = own.get(used..).unwrap_or_default();
+                if let Some(packet) = self.reply(&packet) {
+                    answer.extend(packets::bytes(&packet, self.version));
+                }
+            }
+            assert!(own.is_empty(), "packets are whole");
+            if !answer.is_empty() {
+                reads.push((*device, answer));
+            }
+        }
+        self.written = Written { bytes, parts };
+        self.written.bytes.clear();
+        self.written.parts.clear();
+        reads
+    }
+
+    fn reply(&mut self, packet: &Packet<'_>) -> Option<Packet<'static>> {
+        match packet {
+            Packet::Publish(publish) => {
+                self.delivered += 1;
+                let ack = packets::ack(publish.packet_id?.get());
+                let exactly = publish.qos == QoS::ExactlyOnce;
+                Some(if exactly { Packet::Pubrec(ack) } else { Packet::Puback(ack) })
+            }
+            Packet::Pubrec(ack) => Some(Packet::Pubrel(packets::ack(ack.packet_id.get()))),
+            Packet::Pubrel(ack) => Some(Packet::Pubcomp(packets::ack(ack.packet_id.get()))),
+            Packet::Puback(_) | Packet::Pubcomp(_) => {
+                self.acknowledged += 1;
+                None
+            }
+            other => panic!("nobody asked for {}", other.name()),
+        }
+    }
+
+    /// Everybody got everything, once.
+    fn judge(&mut self, case: &Case, messages: usize) {
+        let copies = case.receivers + usize::from(case.members > 0);
+        assert_eq!(take(&mut self.delivered), messages * copies, "deliveries");
+        let acknowledged = if case.qos == QoS::AtMostOnce { 0 } else { messages };
+        assert_eq!(take(&mut self.acknowledged), acknowledged, "acknowledgements");
+    }
+}
+
+fn connect(bench: &mut Bench, client_id: &str, version: Version) -> Device {
+    let device = bench.open();
+    let connect = Connect { version, ..packets::connect(client_id) };
+    let packet = packets::bytes(&Packet::Connect(Box::new(connect)), version);
+    let answer = ask(bench, device, &packet, version);
+    assert!(matches!(answer, Packet::Connack(connack) if !connack.reason.is_error()));
+    device
+}
+
+/// What the broker answers; it may have to ask its engine first, which is a thread of its own.
+fn ask(bench: &mut Bench, device: Device, bytes: &[u8], version: Version) -> Packet<'static> {
+    bench.received(device, bytes);
+    let mut answer = Vec::new();
+    for _ in 0..1_000_000 {
+        bench.end_turn(|to, bytes| {
+            if to == device {
+                answer.extend_from_slice(bytes);
+            }
+        });
+        if let Ok(Decoded::Packet(packet, _)) = decode(&answer, version, Role::Server, u32::MAX) {
+            return packet.into_owned();
+        }
+        std::thread::yield_now();
+    }
+    panic!("no answer");
+}
