@@ -9,6 +9,7 @@ mod broker;
 mod figures;
 mod gateway;
 mod idle;
+pub(crate) mod load;
 mod machine;
 mod process;
 mod report;
@@ -21,8 +22,12 @@ use crate::workspace::Workspace;
 use figures::{Measured, Row, Table};
 use tools::Bench;
 
-/// Runs of a latency row in each turn; the best of them counts.
+/// Runs of a latency row in each turn.
 const LATENCY_TRIES: usize = 5;
+/// The same where it must be quick.
+const QUICK_TRIES: usize = 2;
+/// Seconds of load where it must be quick.
+const QUICK_SECS: f64 = 1.0;
 /// Seconds of such a run: short, so that one of them meets no stall.
 const LATENCY_SECS: f64 = 1.0;
 /// Share by which latencies of equal programs differ.
@@ -64,6 +69,8 @@ struct Wishes {
     binary: Option<PathBuf>,
     /// Whether docs/BENCHMARKS.md gets the tables.
     write: bool,
+    /// Runs of a latency row in each turn; the best of them counts.
+    tries: usize,
 }
 
 impl Default for Wishes {
@@ -76,6 +83,7 @@ impl Default for Wishes {
             tools: None,
             binary: None,
             write: false,
+            tries: LATENCY_TRIES,
         }
     }
 }
@@ -99,7 +107,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<(), Str
     println!("{}", before.line());
     for &suite in &wishes.suites {
         let text = match suite {
-            Suite::Broker => broker::measure(&bench, &wishes).markdown(),
+            Suite::Broker => broker::measure(&bench, &wishes),
             Suite::Gateway => gateway::measure(&bench, &wishes).markdown(),
             Suite::Sticky => sticky::measure(&bench)?,
         };
@@ -112,28 +120,40 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<(), Str
     Ok(())
 }
 
-/// Runs every wanted row with every contestant, in turns, so that what else the machine does meets all of them alike.
+/// Runs every wanted group of rows with every contestant, in turns, so that what else the machine does meets all of them
+/// alike. The rows of a group come from one run: who wants one of them gets all.
 ///
-/// `one` runs a row (by its place in `rows`) with a contestant (by its place in the table); `None`: it cannot do that.
+/// `one` runs a group (by its place in `groups`) with a contestant (by its place in the table) and gives a number for each
+/// of its rows; `None`: it cannot do that.
 fn in_turns(
     table: &mut Table,
-    rows: &[Row],
+    groups: &[Vec<Row>],
     wishes: &Wishes,
-    mut one: impl FnMut(usize, usize) -> Option<Result<Measured, String>>,
+    mut one: impl FnMut(usize, usize) -> Option<Result<Vec<Measured>, String>>,
 ) {
-    let wanted: Vec<usize> = (0..rows.len()).filter(|&at| wishes.wants(rows[at].name)).collect();
-    table.rows = wanted.iter().map(|&at| rows[at].clone()).collect();
+    let wanted = |at: &usize| groups[*at].iter().any(|row| wishes.wants(row.name));
+    let wanted: Vec<usize> = (0..groups.len()).filter(wanted).collect();
+    table.rows = wanted.iter().flat_map(|&at| groups[at].iter().cloned()).collect();
     for turn in 1..=wishes.reps {
-        for (place, &row) in wanted.iter().enumerate() {
+        let mut place = 0;
+        for &group in &wanted {
             for contestant in 0..table.contestants.len() {
-                let Some(result) = one(row, contestant) else { continue };
-                let (name, what) = (&table.contestants[contestant].name, rows[row].name);
-                match &result {
-                    Ok(measured) => println!("turn {turn}: {what}, {name}: {measured} {}", rows[row].unit),
-                    Err(reason) => println!("turn {turn}: {what}, {name}: failed: {reason}"),
+                let Some(result) = one(group, contestant) else { continue };
+                let name = table.contestants[contestant].name.clone();
+                for (at, row) in groups[group].iter().enumerate() {
+                    let result = result.as_ref().map_err(String::clone).and_then(|all| {
+                        all.get(at).cloned().ok_or_else(|| "the run gave no number for it".to_owned())
+                    });
+                    match &result {
+                        Ok(measured) => {
+                            println!("turn {turn}: {}, {name}: {measured} {}", row.what, row.unit);
+                        }
+                        Err(reason) => println!("turn {turn}: {}, {name}: failed: {reason}", row.what),
+                    }
+                    table.record(place + at, contestant, result);
                 }
-                table.record(place, contestant, result);
             }
+            place += groups[group].len();
         }
     }
 }
@@ -152,6 +172,7 @@ fn parse(arguments: &[String]) -> Result<Wishes, String> {
             "--tools" => wishes.tools = Some(value()?.into()),
             "--binary" => wishes.binary = Some(value()?.into()),
             "--write" => wishes.write = true,
+            "--quick" => (wishes.secs, wishes.tries) = (QUICK_SECS, QUICK_TRIES),
             word => match Suite::ALL.into_iter().find(|suite| suite.name() == word) {
                 Some(suite) => suites.push(suite),
                 None => {
@@ -206,8 +227,10 @@ mod tests {
             tools: Some("t".into()),
             binary: Some("b".into()),
             write: true,
+            tries: LATENCY_TRIES,
         };
         assert_eq!(read, expected);
+        assert_eq!((wishes("--quick").unwrap().secs, wishes("--quick").unwrap().tries), (1.0, 2));
         assert!(read.wants("storm") && !read.wants("bulk"));
     }
 
@@ -220,16 +243,18 @@ mod tests {
 
     #[test]
     fn every_row_meets_every_contestant_in_every_turn() {
-        let rows = [Row::new("a", "first", "s"), Row::new("b", "second", "s"), Row::new("c", "third", "s")];
+        let row = |name| Row::new(name, "it", "s");
+        let groups = [vec![row("a")], vec![row("b")], vec![row("c"), row("d")]];
         let mut table = Table::new("t", vec![figures::ours("x"), figures::peer("y")]);
         let wishes = Wishes { reps: 2, rows: vec!["c".into(), "a".into()], ..Wishes::default() };
         let mut order = Vec::new();
-        in_turns(&mut table, &rows, &wishes, |row, contestant| {
-            order.push((row, contestant));
-            (contestant == 0).then(|| Ok(Measured::of(1.0)))
+        in_turns(&mut table, &groups, &wishes, |group, contestant| {
+            order.push((group, contestant));
+            let all = (0..groups[group].len()).map(|at| Measured::of(at as f64));
+            (contestant == 0).then(|| Ok(all.collect()))
         });
         assert_eq!(order, [(0, 0), (0, 1), (2, 0), (2, 1)].repeat(2));
-        assert_eq!(table.rows.iter().map(|row| row.name).collect::<Vec<_>>(), ["a", "c"]);
-        assert_eq!(table.rows[1].runs[0].len(), 2);
+        assert_eq!(table.rows.iter().map(|row| row.name).collect::<Vec<_>>(), ["a", "c", "d"]);
+        assert_eq!(table.rows[2].runs[0], [Ok(Measured::of(1.0)), Ok(Measured::of(1.0))]);
     }
 }

@@ -27,10 +27,13 @@ cargo xtask clauses [--untested]
 cargo xtask guards [--row ROW]... [--accept ROW]... [--list]
     Count the instructions of the hot path and hold them to crates/guards/counts.toml: a row may cost 5 % more.
     ROW is a row, the beginning of some, or `all`; --accept records what was counted.
-cargo xtask bench [broker|gateway|sticky|all]... [--reps 3] [--secs 2] [--row NAME]... [--write]
+cargo xtask bench [broker|gateway|sticky|all]... [--reps 3] [--secs 2] [--quick] [--row NAME]... [--write]
                   [--tools FOLDER] [--binary FILE]
     Measure our release binary beside its peers, in turns and on pinned cores; --write puts the tables into
-    docs/BENCHMARKS.md. The instruments' sources are in FOLDER, $TIDEGATE_TOOLS or ../shared/tools.";
+    docs/BENCHMARKS.md, --quick halves the time. The instruments' sources are in FOLDER, $TIDEGATE_TOOLS or
+    ../shared/tools.
+cargo xtask load pairs|filters|retained|offline|unacknowledged|storm --port N --pid N [--OPTION VALUE]...
+    One load of `bench` against a broker on loopback; its answer is a line of JSON.";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -52,6 +55,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
         "tidy" if rest.is_empty() => tidy::run(&Workspace::open()?),
         "bench" => bench::run(&Workspace::open()?, rest),
         "guards" => guards::run(&Workspace::open()?, rest),
+        "load" => bench::load::run(rest),
         "clauses" => clauses::run(&Workspace::open()?, rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");

@@ -96,7 +96,7 @@ mod tests {
     fn this_workspace_opens_with_its_packages_and_files() {
         let workspace = Workspace::open().unwrap();
         let xtask = workspace.packages.iter().find(|package| package.name == "xtask").unwrap();
-        assert_eq!(xtask.dependencies, ["serde_json"]);
+        assert_eq!(xtask.dependencies, ["mio", "serde_json"]);
         let files = workspace.files().unwrap();
         assert!(
             files.iter().any(|file| file.path == "xtask/src/workspace.rs" && file.text.contains("fn open"))

@@ -1,187 +1,172 @@
-//! The broker suite: each row is one scenario of `mqload` against a broker that was started for it alone.
+//! The broker suite: each scenario is one load against a broker that was started for it alone.
 
+mod scenarios;
+mod servers;
+
+use std::cell::OnceCell;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::figures::{self, Measured, Row, Table};
-use super::process::{self, Launch, Quiet, Seat, Server};
+use super::figures::{self, Measured, Table};
+use super::process::{self, Launch, Priority, Quiet, Seat, Server};
 use super::tools::Bench;
-use super::{LATENCY_NOISE, LATENCY_SECS, LATENCY_TRIES, Wishes, in_turns};
+use super::{LATENCY_SECS, Wishes, in_turns};
+use scenarios::{LEVELS, Load, Part, QUANTILES, SATURATING, Scenario, Whose};
+use servers::{Broker, Setup};
 
-/// A scenario and how its answer is read.
-struct Scenario {
-    row: Row,
-    args: &'static str,
-    /// The number in the answer.
-    field: &'static str,
-    /// Whether the null broker can do it: exact topics, QoS 0.
-    null: bool,
-    /// At a fixed moderate rate both sides are idle part of the time, and it is the latency that counts.
-    paced: bool,
+/// Runs the suite and gives its tables.
+pub(super) fn measure(bench: &Bench, wishes: &Wishes) -> String {
+    let suite = Suite { bench, wishes, rival_rate: OnceCell::new() };
+    let parts = scenarios::parts(bench.nats.is_some());
+    let tables = parts.iter().map(|part| suite.table(part));
+    tables.filter(|table| !table.rows.is_empty()).map(|table| table.markdown()).collect::<Vec<_>>().join("\n")
 }
 
-impl Scenario {
-    const fn new(row: Row, args: &'static str, field: &'static str) -> Self {
-        Self { row, args, field, null: true, paced: false }
+struct Suite<'a> {
+    bench: &'a Bench,
+    wishes: &'a Wishes,
+    /// Messages per second that saturate mosquitto: measured once, so that every turn has the same rates.
+    rival_rate: OnceCell<f64>,
+}
+
+impl Suite<'_> {
+    fn table(&self, part: &Part) -> Table {
+        let contestants = part.contestants.iter().map(|(_, contestant)| contestant.clone());
+        let mut table = Table::new(part.title, contestants.collect());
+        let groups: Vec<_> = part.scenarios.iter().map(|scenario| scenario.rows.clone()).collect();
+        in_turns(&mut table, &groups, self.wishes, |group, contestant| {
+            let (scenario, broker) = (&part.scenarios[group], part.contestants[contestant].0);
+            let able = broker != Broker::Null || scenario.null;
+            able.then(|| self.once(scenario, broker))
+        });
+        table
     }
 
-    const fn beyond_null(mut self) -> Self {
-        self.null = false;
-        self
+    /// One run, or for latencies some short ones, with a server of its own.
+    fn once(&self, scenario: &Scenario, broker: Broker) -> Result<Vec<Measured>, String> {
+        let (setup, wishes) = (scenario.setup, self.wishes);
+        if let Load::Levels(line, whose) = scenario.load {
+            return self.levels(line, whose, broker, setup);
+        }
+        let _quiet = Quiet::wait()?;
+        let mut running = Running::start(self.bench, broker, setup)?;
+        let (tries, secs) = match setup.priority {
+            Priority::Usual => (1, wishes.secs),
+            Priority::First | Priority::RealTime => (wishes.tries, LATENCY_SECS),
+        };
+        let measured = figures::best_of(tries, || {
+            let answer = running.ask(scenario.load, secs)?;
+            scenario.fields.iter().map(|field| read(&answer, field)).collect()
+        })?;
+        running.server.check_alive()?;
+        Ok(measured)
     }
 
-    const fn paced(mut self) -> Self {
-        self.paced = true;
-        self
-    }
-}
-
-const PER_MILLION: &str = "CPU-s per million";
-
-fn scenarios() -> Vec<Scenario> {
-    let cpu = |name, what, args| Scenario::new(Row::new(name, what, PER_MILLION), args, "cpu_s_per_M");
-    vec![
-        cpu("1to1_q0", "1→1 QoS 0", "pubsub --window 4096"),
-        cpu("10x10_q0", "10×10 QoS 0", "pubsub --pubs 10 --subs 10 --topics 10 --window 1024"),
-        cpu(
-            "10x10_q1",
-            "10×10 QoS 1",
-            "pubsub --pubs 10 --subs 10 --topics 10 --qos 1 --inflight 100 --window 1024",
-        )
-        .beyond_null(),
-        cpu(
-            "10x10_q2",
-            "10×10 QoS 2",
-            "pubsub --pubs 10 --subs 10 --topics 10 --qos 2 --inflight 100 --window 1024",
-        )
-        .beyond_null(),
-        cpu("fanout100", "fan-out 100", "fanout --subs 100 --window 64"),
-        cpu("fanin100", "fan-in 100", "fanin --pubs 100 --window 64"),
-        cpu("wild10k", "10,000 filters", "wildcards --filters 10000 --subs 100 --pubs 4 --window 1024")
-            .beyond_null(),
-        Scenario::new(
-            Row::new("rate20k", "p99 at 20,000/s", "µs").with_noise(LATENCY_NOISE),
-            "pubsub --pubs 20 --subs 20 --topics 20 --rate 20000 --tick 200 --window 0",
-            "p99_us",
-        )
-        .paced(),
-        Scenario::new(
-            Row::new("connect10k", "connect", "CPU-µs"),
-            "connect --n 10000 --conc 64 --srcs 4 --hold 1",
-            "cpu_us_per_conn",
-        ),
-        Scenario::new(
-            Row::new("idle19k5", "idle connection", "bytes"),
-            "idle --n 19500 --conc 64 --srcs 4 --hold 3 --setup 25",
-            "rss_bytes_per_conn",
-        ),
-    ]
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Broker {
-    Tidegate,
-    Mosquitto,
-    Nats,
-    Null,
-}
-
-/// Runs the suite.
-pub(super) fn measure(bench: &Bench, wishes: &Wishes) -> Table {
-    let mut brokers = vec![Broker::Tidegate, Broker::Mosquitto];
-    match bench.nats {
-        Some(_) => brokers.push(Broker::Nats),
-        None => println!("nats-server is not installed and left out"),
-    }
-    brokers.push(Broker::Null);
-    let contestants = brokers.iter().map(|broker| match broker {
-        Broker::Tidegate => figures::ours("tidegate"),
-        Broker::Mosquitto => figures::rival("mosquitto"),
-        Broker::Nats => figures::peer("nats-server"),
-        Broker::Null => figures::peer("null server"),
-    });
-    let mut table = Table::new("Brokers", contestants.collect());
-    let scenarios = scenarios();
-    let rows: Vec<_> = scenarios.iter().map(|scenario| scenario.row.clone()).collect();
-    in_turns(&mut table, &rows, wishes, |row, contestant| {
-        let (scenario, broker) = (&scenarios[row], brokers[contestant]);
-        let able = broker != Broker::Null || scenario.null;
-        able.then(|| once(bench, wishes, scenario, broker))
-    });
-    table
-}
-
-fn once(bench: &Bench, wishes: &Wishes, scenario: &Scenario, broker: Broker) -> Result<Measured, String> {
-    let _quiet = Quiet::wait()?;
-    let port = process::free_port()?;
-    let launch = broker.launch(bench, port)?.real_time(scenario.paced);
-    let mut server = Server::start(&launch, &bench.folder, port)?;
-    let (tries, secs) = if scenario.paced { (LATENCY_TRIES, LATENCY_SECS) } else { (1, wishes.secs) };
-    let load = Launch::new(&bench.mqload, Seat::Load, scenario.args)
-        .real_time(scenario.paced)
-        .args(&format!("--port {port} --pid {} --secs {}", server.pid(), secs));
-    let limit = Duration::from_secs_f64(secs + 90.0);
-    let measured =
-        figures::best_of(tries, || read(&process::ask(&load, &bench.folder, limit)?, scenario.field))?;
-    server.check_alive()?;
-    Ok(measured)
-}
-
-impl Broker {
-    fn launch(self, bench: &Bench, port: u16) -> Result<Launch, String> {
-        Ok(match self {
-            Self::Tidegate => {
-                let data = data_folder(bench, "tidegate-data")?;
-                let config = format!(
-                    "[node]\nname = \"bench\"\ndata_dir = \"{data}\"\nworkers = 1\n\n[engine]\nkind = \"memory\"\n\n\
-                     [[broker.listeners]]\nbind = \"127.0.0.1:{port}\"\n\n[log]\nlevel = \"warn\"\n"
-                );
-                let config = bench.file("broker.toml", &config)?;
-                Launch::new(&bench.tidegate, Seat::Server, "run --config").arg(config)
+    /// Latencies at shares of a rate.
+    fn levels(
+        &self,
+        line: &str,
+        whose: Whose,
+        broker: Broker,
+        setup: Setup,
+    ) -> Result<Vec<Measured>, String> {
+        let rate = match (whose, self.rival_rate.get()) {
+            (Whose::Own, _) => self.saturated_rate(line, broker)?,
+            (Whose::Rival, Some(&rate)) => rate,
+            (Whose::Rival, None) => {
+                let rate = self.saturated_rate(line, Broker::Mosquitto)?;
+                println!("mosquitto is saturated at {rate:.0} messages per second");
+                *self.rival_rate.get_or_init(|| rate)
             }
-            Self::Mosquitto => {
-                // Its limits are raised above what the windows allow, so that it has no reason to lose anything: with
-                // its defaults it drops most messages of the QoS 2 row.
-                let config = format!(
-                    "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n\
-                     max_queued_messages 100000\nmax_inflight_messages 0\n"
-                );
-                let config = bench.file("mosquitto.conf", &config)?;
-                Launch::new(&bench.mosquitto, Seat::Server, "-c").arg(config)
-            }
-            Self::Nats => {
-                let program = bench.nats.as_ref().ok_or("nats-server is not installed")?;
-                let store = data_folder(bench, "nats-data")?;
-                let own = process::free_port()?;
-                let config = format!(
-                    "server_name: bench\nlisten: \"127.0.0.1:{own}\"\njetstream {{ store_dir: \"{store}\" }}\n\
-                     mqtt {{ listen: \"127.0.0.1:{port}\" }}\n"
-                );
-                let config = bench.file("nats.conf", &config)?;
-                Launch::new(program, Seat::Server, "-c").arg(config)
-            }
-            Self::Null => Launch::new(
-                &bench.mqload,
-                Seat::Server,
-                &format!("null --mode batch --port {port} --secs 120"),
-            ),
-        })
+        };
+        let _quiet = Quiet::wait()?;
+        let mut running = Running::start(self.bench, broker, setup)?;
+        let mut all = Vec::new();
+        for share in LEVELS {
+            let line = format!("{line} --rate {:.0} --tick 200 --window 0", rate * share);
+            all.extend(figures::best_of(self.wishes.tries, || {
+                let answer = running.ask_mqload(&line, LATENCY_SECS)?;
+                QUANTILES.iter().map(|field| read(&answer, field)).collect()
+            })?);
+        }
+        running.server.check_alive()?;
+        Ok(all)
+    }
+
+    /// Messages per second that a broker delivers when a load on the other core asks for all it can.
+    fn saturated_rate(&self, line: &str, broker: Broker) -> Result<f64, String> {
+        let _quiet = Quiet::wait()?;
+        let setup = Setup { priority: Priority::Usual, ..scenarios::PINNED };
+        let mut running = Running::start(self.bench, broker, setup)?;
+        let answer = running.ask_mqload(&format!("{line} {SATURATING}"), LATENCY_SECS)?;
+        let rate = answer["delivered_per_s"].as_f64().filter(|&rate| rate > 0.0);
+        rate.ok_or_else(|| "mqload did not tell a rate".to_owned())
     }
 }
 
-/// An empty folder for a server's data.
-fn data_folder(bench: &Bench, name: &str) -> Result<String, String> {
-    let path = bench.folder.join(name);
-    if path.exists() {
-        std::fs::remove_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+/// A broker and how it is asked.
+struct Running<'a> {
+    bench: &'a Bench,
+    server: Server,
+    port: u16,
+    setup: Setup,
+}
+
+impl<'a> Running<'a> {
+    fn start(bench: &'a Bench, broker: Broker, setup: Setup) -> Result<Self, String> {
+        let port = process::free_port()?;
+        let launch = broker.launch(bench, port, setup)?;
+        Ok(Self { bench, server: Server::start(&launch, &bench.folder, port)?, port, setup })
     }
-    std::fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(path.display().to_string())
+
+    fn ask(&mut self, load: Load, secs: f64) -> Result<Value, String> {
+        match load {
+            Load::Mqload(line) | Load::Levels(line, _) => self.ask_mqload(line, secs),
+            Load::Own(line) => {
+                let own = std::env::current_exe().map_err(|error| format!("our own program: {error}"))?;
+                self.instrument(Launch::new(own, self.load_seat(), &format!("load {line}")), secs)
+            }
+        }
+    }
+
+    fn ask_mqload(&mut self, line: &str, secs: f64) -> Result<Value, String> {
+        self.instrument(Launch::new(&self.bench.mqload, self.load_seat(), line), secs)
+    }
+
+    const fn load_seat(&self) -> Seat {
+        match self.setup.seat {
+            Seat::Everywhere => Seat::Everywhere,
+            Seat::Server | Seat::Load => Seat::Load,
+        }
+    }
+
+    fn instrument(&self, launch: Launch, secs: f64) -> Result<Value, String> {
+        let line = format!("--port {} --pid {} --secs {secs}", self.port, self.server.pid());
+        let launch = launch.priority(self.setup.priority).args(&line);
+        let limit = Duration::from_secs_f64(secs + 90.0);
+        Ok(with_times(process::ask(&launch, &self.bench.folder, limit)?))
+    }
+}
+
+/// Adds the time that a unit took by the clock, where the answer has a rate.
+fn with_times(mut answer: Value) -> Value {
+    for (rate, time, units) in
+        [("delivered_per_s", "wall_s_per_M", 1e6), ("conn_per_s", "wall_us_per_conn", 1e6)]
+    {
+        if let Some(rate) = answer[rate].as_f64().filter(|&rate| rate > 0.0) {
+            answer[time] = json!(units / rate);
+        }
+    }
+    answer
 }
 
 fn read(answer: &Value, field: &str) -> Result<Measured, String> {
-    let value = answer[field].as_f64().ok_or_else(|| format!("mqload did not tell {field}"))?;
+    let value = answer[field].as_f64().ok_or_else(|| format!("the load did not tell {field}"))?;
+    Ok(Measured { value, faults: faults(answer) })
+}
+
+fn faults(answer: &Value) -> Vec<String> {
     let count = |field: &str| answer[field].as_u64().unwrap_or(0);
     let mut faults = Vec::new();
     if count("lost") > 0 {
@@ -190,6 +175,7 @@ fn read(answer: &Value, field: &str) -> Result<Measured, String> {
     for (field, what) in [
         ("dups", "duplicates"),
         ("order_viol", "messages out of order"),
+        ("unacknowledged", "messages not acknowledged"),
         ("disconnects", "connections closed"),
         ("failed", "connections failed"),
         ("sub_rejects", "subscriptions refused"),
@@ -198,7 +184,7 @@ fn read(answer: &Value, field: &str) -> Result<Measured, String> {
             faults.push(format!("{} {what}", count(field)));
         }
     }
-    Ok(Measured { value, faults })
+    faults
 }
 
 #[cfg(test)]
@@ -218,8 +204,9 @@ mod tests {
     }
 
     #[test]
-    fn the_null_broker_is_asked_only_for_what_it_can_do() {
-        let names: Vec<_> = scenarios().iter().filter(|one| !one.null).map(|one| one.row.name).collect();
-        assert_eq!(names, ["10x10_q1", "10x10_q2", "wild10k"]);
+    fn a_rate_is_also_told_as_a_time() {
+        let answer = with_times(json!({ "delivered_per_s": 500_000.0, "conn_per_s": 0 }));
+        assert_eq!(answer["wall_s_per_M"], 2.0);
+        assert!(answer.get("wall_us_per_conn").is_none());
     }
 }

@@ -33,6 +33,15 @@ pub(super) enum Role {
     Nothing,
 }
 
+/// What a row must reach. A row without one must be no worse than the rival.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Bar {
+    /// At most this multiple of what the contestant of this name needs, in the middle of the turns.
+    Times(f64, &'static str),
+    /// At most this, in the row's unit.
+    AtMost(f64),
+}
+
 /// A row: one question, its unit, and for each contestant what its runs gave.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
@@ -44,6 +53,8 @@ pub(super) struct Row {
     /// How much worse than the rival still counts as equal: 0, but for latencies, where two runs of one program differ
     /// by more than programs do.
     pub(super) noise: f64,
+    /// All of them must be reached.
+    pub(super) bars: &'static [Bar],
     /// By contestant, by turn.
     pub(super) runs: Vec<Vec<Result<Measured, String>>>,
 }
@@ -96,17 +107,18 @@ impl Measured {
     }
 }
 
-/// The best of some runs that follow each other: for latencies, which one stall of the machine spoils. Every contestant
-/// gets the same number of tries. What went wrong in any of them is kept.
+/// The best of some runs that follow each other, number by number: for latencies, which one stall of the machine spoils.
+/// Every contestant gets the same number of tries. What went wrong in any of them is kept.
 pub(super) fn best_of(
     tries: usize,
-    mut run: impl FnMut() -> Result<Measured, String>,
-) -> Result<Measured, String> {
+    mut run: impl FnMut() -> Result<Vec<Measured>, String>,
+) -> Result<Vec<Measured>, String> {
     let mut best = run()?;
     for _ in 1..tries {
-        let next = run()?;
-        best.value = best.value.min(next.value);
-        best.faults.extend(next.faults);
+        for (best, next) in best.iter_mut().zip(run()?) {
+            best.value = best.value.min(next.value);
+            best.faults.extend(next.faults);
+        }
     }
     Ok(best)
 }
@@ -135,7 +147,12 @@ impl Spread {
 
 impl Row {
     pub(super) const fn new(name: &'static str, what: &'static str, unit: &'static str) -> Self {
-        Self { name, what, unit, noise: 0.0, runs: Vec::new() }
+        Self { name, what, unit, noise: 0.0, bars: &[], runs: Vec::new() }
+    }
+
+    pub(super) const fn with_bars(mut self, bars: &'static [Bar]) -> Self {
+        self.bars = bars;
+        self
     }
 
     pub(super) const fn with_noise(mut self, share: f64) -> Self {
@@ -175,14 +192,6 @@ impl Row {
         faults.dedup();
         faults
     }
-
-    /// Whether we are no worse than the rival and nothing went wrong; `None` if that cannot be said.
-    fn wins(&self, ours: usize, rival: usize) -> Option<bool> {
-        if !self.faults(ours).is_empty() {
-            return Some(false);
-        }
-        self.ratios(ours, rival).map(|ratio| ratio.median <= 1.0 + self.noise)
-    }
 }
 
 impl Table {
@@ -200,10 +209,51 @@ impl Table {
         self.contestants.iter().position(|contestant| contestant.role == role)
     }
 
+    fn place_called(&self, name: &str) -> Option<usize> {
+        self.contestants.iter().position(|contestant| contestant.name == name)
+    }
+
+    /// What a row must reach, in words; empty if nothing is asked of it.
+    fn asked(&self, row: &Row) -> String {
+        let one = |bar: &Bar| match *bar {
+            Bar::Times(limit, name) => times(limit, name),
+            Bar::AtMost(limit) => format!("≤ {}", short(limit)),
+        };
+        match (row.bars, self.place_of(Role::Rival)) {
+            ([], None) => String::new(),
+            ([], Some(rival)) => times(1.0 + row.noise, &self.contestants[rival].name),
+            (bars, _) => bars.iter().map(one).collect::<Vec<_>>().join(", "),
+        }
+    }
+
+    /// Whether every bar of the row is reached and nothing went wrong in our runs; `None` if that cannot be said.
+    fn reached(&self, row: &Row) -> Option<bool> {
+        let ours = self.place_of(Role::Ours)?;
+        if !row.faults(ours).is_empty() {
+            return Some(false);
+        }
+        let within = |theirs: Option<usize>, limit: f64| Some(row.ratios(ours, theirs?)?.median <= limit);
+        if row.bars.is_empty() {
+            return within(self.place_of(Role::Rival), 1.0 + row.noise);
+        }
+        let mut all = Some(true);
+        for bar in row.bars {
+            let one = match *bar {
+                Bar::Times(limit, name) => within(self.place_called(name), limit),
+                Bar::AtMost(limit) => Spread::of(row.values(ours)).map(|spread| spread.median <= limit),
+            };
+            all = match (all, one) {
+                (Some(false), _) | (_, Some(false)) => Some(false),
+                (Some(true), Some(true)) => Some(true),
+                _ => None,
+            };
+        }
+        all
+    }
+
     /// The table and, below it, what went wrong in its runs.
     pub(super) fn markdown(&self) -> String {
         let ours = self.place_of(Role::Ours).unwrap_or(0);
-        let rival = self.place_of(Role::Rival);
         let others = |wanted: fn(Role) -> bool| -> Vec<usize> {
             (0..self.contestants.len())
                 .filter(|&place| place != ours && wanted(self.contestants[place].role))
@@ -211,13 +261,13 @@ impl Table {
         };
         let (others, compared) = (others(|_| true), others(|role| role != Role::Nothing));
         let name = |place: usize| self.contestants[place].name.clone();
-        let mut head = vec![String::new(), "row".to_owned(), "unit".to_owned(), name(ours)];
+        let mut head = vec![String::new(), "row".to_owned(), "unit".to_owned(), "bar".to_owned(), name(ours)];
         head.extend(others.iter().map(|&place| name(place)));
         head.extend(compared.iter().map(|&place| format!("ours / {}", name(place))));
         let mut lines = vec![head];
         for row in &self.rows {
-            let sign = rival.and_then(|rival| row.wins(ours, rival)).map_or("", sign);
-            let mut cells = vec![sign.to_owned(), row.what.to_owned(), row.unit.to_owned()];
+            let sign = self.reached(row).map_or("", sign);
+            let mut cells = vec![sign.to_owned(), row.what.to_owned(), row.unit.to_owned(), self.asked(row)];
             let places = std::iter::once(&ours).chain(&others);
             cells.extend(places.map(|&place| {
                 Spread::of(row.values(place)).map_or_else(|| "–".to_owned(), |spread| figure(spread.median))
@@ -282,6 +332,24 @@ fn ratio(spread: Option<Spread>) -> String {
         || "–".to_owned(),
         |Spread { min, median, max }| format!("{median:.3} ({min:.3}–{max:.3})"),
     )
+}
+
+/// `≤ mosquitto / 40`, `≤ 1.1 × relay`, `≤ nginx`.
+fn times(limit: f64, name: &str) -> String {
+    let parts = (1.0 / limit).round();
+    if limit == 1.0 {
+        format!("≤ {name}")
+    } else if limit < 0.5 && (1.0 / limit - parts).abs() < 1e-6 {
+        format!("≤ {name} / {parts}")
+    } else {
+        format!("≤ {} × {name}", short(limit))
+    }
+}
+
+/// A limit as people write it: `1`, `0.025`.
+fn short(value: f64) -> String {
+    let text = format!("{value:.4}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// Three significant digits are more than such a machine can promise.
@@ -354,20 +422,49 @@ mod tests {
         assert_eq!(table.rows[0].ratios(0, 1), Some(Spread { min: 2.0, median: 2.0, max: 2.0 }));
     }
 
+    #[track_caller]
+    fn check_reached(
+        ours_runs: &[f64],
+        rival_runs: &[f64],
+        change: impl Fn(Row) -> Row,
+        reached: Option<bool>,
+    ) {
+        let table = table(ours_runs, rival_runs);
+        assert_eq!(table.reached(&change(table.rows[0].clone())), reached);
+    }
+
     #[test]
     fn as_good_wins_and_worse_loses() {
-        assert_eq!(table(&[2.0], &[2.0]).rows[0].wins(0, 1), Some(true));
-        assert_eq!(table(&[2.1], &[2.0]).rows[0].wins(0, 1), Some(false));
-        assert_eq!(table(&[2.0], &[]).rows[0].wins(0, 1), None);
-        assert_eq!(table(&[2.1], &[2.0]).rows[0].clone().with_noise(0.1).wins(0, 1), Some(true));
-        assert_eq!(table(&[2.3], &[2.0]).rows[0].clone().with_noise(0.1).wins(0, 1), Some(false));
+        check_reached(&[2.0], &[2.0], |row| row, Some(true));
+        check_reached(&[2.1], &[2.0], |row| row, Some(false));
+        check_reached(&[2.0], &[], |row| row, None);
+        check_reached(&[2.1], &[2.0], |row| row.with_noise(0.1), Some(true));
+        check_reached(&[2.3], &[2.0], |row| row.with_noise(0.1), Some(false));
+    }
+
+    #[test]
+    fn a_bar_stands_in_place_of_the_rival_and_every_one_must_be_reached() {
+        check_reached(&[1.0], &[2.0], |row| row.with_bars(&[Bar::Times(0.5, "they")]), Some(true));
+        check_reached(&[1.1], &[2.0], |row| row.with_bars(&[Bar::Times(0.5, "they")]), Some(false));
+        check_reached(&[3.0], &[2.0], |row| row.with_bars(&[Bar::AtMost(3.0)]), Some(true));
+        let both: &[Bar] = &[Bar::AtMost(3.0), Bar::Times(1.0, "they")];
+        check_reached(&[2.0], &[2.0], |row| row.with_bars(both), Some(true));
+        check_reached(&[2.5], &[2.0], |row| row.with_bars(both), Some(false));
+        check_reached(&[3.5], &[4.0], |row| row.with_bars(both), Some(false));
+        check_reached(&[2.0], &[], |row| row.with_bars(both), None);
+        check_reached(&[4.0], &[], |row| row.with_bars(both), Some(false));
+        let table = table(&[1.0], &[1.0]);
+        assert_eq!(table.asked(&table.rows[0].clone().with_bars(both)), "≤ 3, ≤ they");
+        assert_eq!(table.asked(&table.rows[0].clone().with_noise(0.1)), "≤ 1.1 × they");
+        let part: &[Bar] = &[Bar::Times(1.0 / 44.0, "they")];
+        assert_eq!(table.asked(&table.rows[0].clone().with_bars(part)), "≤ they / 44");
     }
 
     #[test]
     fn a_fault_of_ours_loses_the_row_and_is_told() {
         let mut table = table(&[1.0], &[2.0, 2.0]);
         table.record(0, 0, Ok(Measured { value: 1.0, faults: vec!["lost 3 of 9".to_owned()] }));
-        assert_eq!(table.rows[0].wins(0, 1), Some(false));
+        assert_eq!(table.reached(&table.rows[0]), Some(false));
         assert!(table.markdown().ends_with("\n- a row, we: lost 3 of 9\n"), "{}", table.markdown());
     }
 
@@ -376,9 +473,9 @@ mod tests {
         let expected = "\
 ### t
 
-|   | row   | unit | we   | they | others | ours / they         | ours / others |
-|---|-------|------|------|------|--------|---------------------|---------------|
-| ✓ | a row | s    | 1.50 | 12.0 | –      | 0.125 (0.100–0.150) | –             |
+|   | row   | unit | bar    | we   | they | others | ours / they         | ours / others |
+|---|-------|------|--------|------|------|--------|---------------------|---------------|
+| ✓ | a row | s    | ≤ they | 1.50 | 12.0 | –      | 0.125 (0.100–0.150) | –             |
 ";
         assert_eq!(table(&[1.0, 2.0], &[10.0, 2.0 / 0.15]).markdown().replace("11.7", "12.0"), expected);
     }
@@ -388,9 +485,11 @@ mod tests {
         let mut runs = [(3.0, "a"), (1.0, "b"), (2.0, "c")].into_iter();
         let best = best_of(3, || {
             let (value, fault) = runs.next().ok_or("too many")?;
-            Ok(Measured { value, faults: vec![fault.to_owned()] })
+            let faults = vec![fault.to_owned()];
+            Ok(vec![Measured { value, faults }, Measured::of(-value)])
         });
-        assert_eq!(best.unwrap(), Measured { value: 1.0, faults: vec!["a".into(), "b".into(), "c".into()] });
+        let first = Measured { value: 1.0, faults: vec!["a".into(), "b".into(), "c".into()] };
+        assert_eq!(best.unwrap(), [first, Measured::of(-3.0)]);
         assert_eq!(best_of(2, || Err("no".to_owned())), Err("no".to_owned()));
     }
 

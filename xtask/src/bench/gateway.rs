@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::figures::{self, Measured, Row, Table};
+use super::figures::{self, Bar, Measured, Row, Table};
 use super::idle;
-use super::process::{self, Launch, Quiet, Seat, Server};
+use super::process::{self, Launch, Priority, Quiet, Seat, Server};
 use super::tools::Bench;
-use super::{LATENCY_NOISE, LATENCY_TRIES, Wishes, in_turns};
+use super::{LATENCY_NOISE, Wishes, in_turns};
 
 /// Fake brokers, all in one process.
 pub(super) const SERVERS: usize = 4;
@@ -44,13 +44,18 @@ fn scenarios() -> Vec<Scenario> {
         ..plain(name, what, "CPU-s per 10,000", "--mode storm --conns 6000 --conc 32", "/lb_cpu_s_per_10k")
     };
     let messages = |name, what, args| plain(name, what, "CPU-s per million", args, "/lb_cpu_s_per_m_msgs");
+    let barred =
+        |scenario: Scenario, bars| Scenario { row: scenario.row.clone().with_bars(bars), ..scenario };
     vec![
-        storm("storm", "connects", false),
+        barred(storm("storm", "connects", false), &[Bar::Times(1.0, "nginx")]),
         storm("storm_proxy", "connects, PROXY header out", true),
-        messages(
-            "window1",
-            "messages, window 1",
-            "--mode msgs --conns 100 --window 1 --size 64 --msgs 100000",
+        barred(
+            messages(
+                "window1",
+                "messages, window 1",
+                "--mode msgs --conns 100 --window 1 --size 64 --msgs 100000",
+            ),
+            &[Bar::Times(1.0, "nginx")],
         ),
         messages(
             "window16",
@@ -66,9 +71,12 @@ fn scenarios() -> Vec<Scenario> {
             proxy: false,
             paced: true,
         },
-        plain("bulk", "bulk", "CPU-s per GiB", "--mode bulk --conns 8 --mib 1024", "/lb_cpu_s_per_gib"),
+        barred(
+            plain("bulk", "bulk", "CPU-s per GiB", "--mode bulk --conns 8 --mib 1024", "/lb_cpu_s_per_gib"),
+            &[Bar::Times(1.1, "relay")],
+        ),
         Scenario {
-            row: Row::new("idle", "idle connection", "KiB"),
+            row: Row::new("idle", "idle connection", "KiB").with_bars(&[Bar::AtMost(1.0)]),
             load: Load::Idle,
             proxy: false,
             paced: false,
@@ -110,9 +118,13 @@ impl Backend {
         let list: Vec<_> = ports.iter().map(u16::to_string).collect();
         let proxy = if proxy { "any" } else { "none" };
         let line = format!("backend --ports {} --proxy {proxy} --secs 300", list.join(","));
-        let launch = Launch::new(&bench.lbbench, Seat::Load, &line).real_time(paced);
+        let launch = Launch::new(&bench.lbbench, Seat::Load, &line).priority(priority(paced));
         Ok(Self { _server: Server::start(&launch, &bench.folder, ports[SERVERS - 1])?, ports })
     }
+}
+
+const fn priority(paced: bool) -> Priority {
+    if paced { Priority::RealTime } else { Priority::Usual }
 }
 
 /// Runs the suite.
@@ -125,47 +137,59 @@ pub(super) fn measure(bench: &Bench, wishes: &Wishes) -> Table {
     });
     let mut table = Table::new("Gateways", contestants.to_vec());
     let scenarios = scenarios();
-    let rows: Vec<_> = scenarios.iter().map(|scenario| scenario.row.clone()).collect();
-    in_turns(&mut table, &rows, wishes, |row, contestant| {
+    let groups: Vec<_> = scenarios.iter().map(|scenario| vec![scenario.row.clone()]).collect();
+    in_turns(&mut table, &groups, wishes, |row, contestant| {
         let (scenario, (balancer, _)) = (&scenarios[row], BALANCERS[contestant]);
         let able = match balancer {
             Balancer::Direct => scenario.paced,
             Balancer::Relay => !scenario.proxy,
             _ => true,
         };
-        able.then(|| once(bench, scenario, balancer))
+        able.then(|| once(bench, wishes, scenario, balancer))
     });
     table
 }
 
-fn once(bench: &Bench, scenario: &Scenario, balancer: Balancer) -> Result<Measured, String> {
+fn once(
+    bench: &Bench,
+    wishes: &Wishes,
+    scenario: &Scenario,
+    balancer: Balancer,
+) -> Result<Vec<Measured>, String> {
     let _quiet = Quiet::wait()?;
     let backend = Backend::start(bench, scenario.proxy, scenario.paced)?;
     if balancer == Balancer::Direct {
-        return load(bench, scenario, backend.ports[0], 0);
+        return load(bench, wishes, scenario, backend.ports[0], 0);
     }
     let port = process::free_port()?;
-    let launch = balancer.launch(bench, port, &backend.ports, scenario.proxy)?.real_time(scenario.paced);
+    let launch =
+        balancer.launch(bench, port, &backend.ports, scenario.proxy)?.priority(priority(scenario.paced));
     let mut server = Server::start(&launch, &bench.folder, port)?;
-    let measured = load(bench, scenario, port, server.pid())?;
+    let measured = load(bench, wishes, scenario, port, server.pid())?;
     server.check_alive()?;
     Ok(measured)
 }
 
 /// `pid` 0: nobody's CPU time.
-fn load(bench: &Bench, scenario: &Scenario, port: u16, pid: u32) -> Result<Measured, String> {
+fn load(
+    bench: &Bench,
+    wishes: &Wishes,
+    scenario: &Scenario,
+    port: u16,
+    pid: u32,
+) -> Result<Vec<Measured>, String> {
     match scenario.load {
         Load::Idle => {
             let value = idle::bytes_per_connection(port, pid)? / 1_024.0;
-            Ok(Measured { value, faults: Vec::new() })
+            Ok(vec![Measured { value, faults: Vec::new() }])
         }
         Load::Lbbench { args, field } => {
             let launch = Launch::new(&bench.lbbench, Seat::Load, "load")
-                .real_time(scenario.paced)
+                .priority(priority(scenario.paced))
                 .args(args)
                 .args(&format!("--to 127.0.0.1:{port} --pid {pid}"));
-            figures::best_of(if scenario.paced { LATENCY_TRIES } else { 1 }, || {
-                read(&process::ask(&launch, &bench.folder, Duration::from_secs(90))?, field)
+            figures::best_of(if scenario.paced { wishes.tries } else { 1 }, || {
+                Ok(vec![read(&process::ask(&launch, &bench.folder, Duration::from_secs(90))?, field)?])
             })
         }
     }

@@ -18,6 +18,8 @@ use serde_json::Value;
 pub(super) enum Seat {
     Server,
     Load,
+    /// Both cores, where a server of two workers and its load share them.
+    Everywhere,
 }
 
 impl Seat {
@@ -25,8 +27,20 @@ impl Seat {
         match self {
             Self::Server => "0",
             Self::Load => "1",
+            Self::Everywhere => "0,1",
         }
     }
+}
+
+/// What a program has before others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Priority {
+    Usual,
+    /// The best of the usual ones: for latencies near saturation, where the kernel would stop a real-time program for a
+    /// twentieth of each second.
+    First,
+    /// Where both sides are idle part of the time, this keeps other programs out of the latencies.
+    RealTime,
 }
 
 /// A command line with its place.
@@ -35,14 +49,14 @@ pub(super) struct Launch {
     program: PathBuf,
     args: Vec<String>,
     seat: Seat,
-    real_time: bool,
+    priority: Priority,
 }
 
 impl Launch {
     /// `line` is split at blanks; paths with blanks go through [`Self::arg`].
     pub(super) fn new(program: impl AsRef<Path>, seat: Seat, line: &str) -> Self {
         let args = line.split_whitespace().map(str::to_owned).collect();
-        Self { program: program.as_ref().to_owned(), args, seat, real_time: false }
+        Self { program: program.as_ref().to_owned(), args, seat, priority: Priority::Usual }
     }
 
     /// More arguments, split at blanks.
@@ -56,17 +70,18 @@ impl Launch {
         self
     }
 
-    /// Where both sides are idle part of the time, real-time priority keeps other programs out of the latencies.
-    pub(super) const fn real_time(mut self, yes: bool) -> Self {
-        self.real_time = yes;
+    pub(super) const fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
         self
     }
 
     fn command(&self) -> Command {
         let mut command = Command::new("taskset");
         command.args(["-c", self.seat.core()]);
-        if self.real_time {
-            command.args(["chrt", "-r", "1"]);
+        match self.priority {
+            Priority::Usual => {}
+            Priority::First => _ = command.args(["nice", "-n", "-20"]),
+            Priority::RealTime => _ = command.args(["chrt", "-r", "1"]),
         }
         command.arg(&self.program).args(&self.args).stdin(Stdio::null());
         command
@@ -224,7 +239,7 @@ impl Quiet {
 }
 
 #[allow(clippy::disallowed_methods, reason = "deadlines for programs that run on the wall's time")]
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     Instant::now()
 }
 
@@ -233,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_is_pinned_and_real_time_only_when_asked() {
+    fn a_command_is_pinned_and_goes_first_only_when_asked() {
         let line = |launch: &Launch| {
             let command = launch.command();
             let args: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
@@ -241,7 +256,9 @@ mod tests {
         };
         let launch = Launch::new("/a/b", Seat::Load, "--x 1").arg("with blank");
         assert_eq!(line(&launch), "-c 1 /a/b --x 1 with blank");
-        assert_eq!(line(&Launch::new("b", Seat::Server, "").real_time(true)), "-c 0 chrt -r 1 b");
+        let before = |priority| line(&Launch::new("b", Seat::Server, "").priority(priority));
+        assert_eq!(before(Priority::RealTime), "-c 0 chrt -r 1 b");
+        assert_eq!(before(Priority::First), "-c 0 nice -n -20 b");
     }
 
     #[test]

