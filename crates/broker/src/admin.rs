@@ -85,7 +85,7 @@ impl BrokerAdmin for Broker {
                 let mut list: Vec<_> = offline
                     .subscriptions
                     .iter()
-                    .map(|(filter, s)| subscription(&offline.client_id, filter, s, &node))
+                    .map(|(filter, s)| subscription(&offline.client_id, filter, &s, &node))
                     .collect();
                 list.sort_by(|a, b| a.topic.cmp(&b.topic));
                 list
@@ -189,7 +189,7 @@ impl Worker {
             session
                 .subscriptions
                 .iter()
-                .map(|(filter, s)| subscription(&session.client_id, filter, s, &self.shared.node))
+                .map(|(filter, s)| subscription(&session.client_id, filter, &s, &self.shared.node))
                 .collect(),
         )
     }
@@ -220,7 +220,7 @@ fn client(client_id: &str, about: &About, origin: &Origin, node: &str) -> Client
         peer: origin.peer.to_string(),
         via: origin.via.as_ref().map(|v| v.address.to_string()),
         unique_id: origin.via.as_ref().and_then(|v| v.unique_id.as_deref()).map(str::to_owned),
-        listener: origin.listener.to_string(),
+        listener: origin.door.name.to_string(),
         clean_start: about.clean_start,
         session_present: about.session_present,
         keepalive: about.keep_alive,

@@ -84,7 +84,7 @@ impl Worker {
         let Some(conn) = self.conn(id) else { return };
         let users = self.config.access.users.clone();
         let (username, password) = (connect.username.is_some(), connect.password.is_some());
-        match (claim(users.is_some(), conn.origin.allow_anonymous, username, password), users) {
+        match (claim(users.is_some(), conn.origin.door.allow_anonymous, username, password), users) {
             (Claim::Compare, Some(users)) => self.compare(id, connect, users),
             (Claim::Refused(reason, why), _) => {
                 self.metrics.login(Login::Refused);

@@ -28,12 +28,12 @@ struct Identity<'a> {
 impl Conn {
     /// What this connection may do by these rules.
     fn policy_by(&mut self, rules: &Arc<Rules>, who: &Identity<'_>) -> &mut Policy {
-        let origin = &self.origin;
+        let (ip, door) = (self.origin.peer.ip(), Arc::clone(&self.origin.door));
         let make = || {
             let Identity { clientid, username } = *who;
-            rules.policy(&Client { clientid, username, ip: origin.peer.ip(), listener: &origin.listener })
+            rules.policy(&Client { clientid, username, ip, listener: &door.name })
         };
-        match &mut self.policy {
+        match &mut self.extras_mut().policy {
             Some(known) => {
                 if !known.is_of(rules) {
                     **known = make();
@@ -65,7 +65,7 @@ impl Worker {
         let topic = delayed::target(&publish.topic);
         let asked = |policy: &mut Policy| policy.publish(topic, publish.qos, publish.retain);
         // nearly always the policy is there: then nothing is counted up or down for the names
-        let permission = match &mut conn.policy {
+        let permission = match conn.policy_mut() {
             Some(known) if known.is_of(rules) => Some(asked(known)),
             _ => ask(conn, rules, asked),
         };

@@ -36,7 +36,9 @@ impl Worker {
         conn.problem_information = asked.request_problem_information.unwrap_or(true);
         // [MQTT-3.1.2-26], [MQTT-3.1.2-27]
         let most_aliases = asked.topic_alias_maximum.unwrap_or(0).min(most_aliases);
-        conn.aliases_out = Outgoing::new(most_aliases).map(Box::new);
+        if let Some(aliases) = Outgoing::new(most_aliases) {
+            conn.extras_mut().aliases_out = Some(Box::new(aliases));
+        }
         if self.refuse_late(id, &connect) {
             return;
         }
@@ -417,8 +419,7 @@ impl Worker {
                     .filters()
                     .map(|f| Write::delete(record::subscription_key(&client_id, f))),
             );
-            writes
-                .extend(session.incoming.keys().map(|&i| Write::delete(record::incoming_key(&client_id, i))));
+            writes.extend(session.incoming.ids().map(|i| Write::delete(record::incoming_key(&client_id, i))));
         }
         conn.about = Some(about);
         conn.will = will.map(Box::new);
@@ -556,7 +557,7 @@ impl Worker {
             username: about.username.clone(),
             proto_ver: about.proto_ver,
             peer: conn.origin.peer,
-            listener: Arc::clone(&conn.origin.listener),
+            listener: Arc::clone(&conn.origin.door.name),
             clean_start: about.clean_start,
             session_present: about.session_present,
             keep_alive: about.keep_alive,
@@ -604,11 +605,11 @@ impl Worker {
         let Some(conn) = self.conn_mut(id) else { return };
         conn.phase = Phase::Connect;
         // taken first: a connection whose socket is closed is gone once it is refused
-        let waiter = conn.waiter.take();
+        let waiter = conn.take_waiter();
         self.refuse(id, caller, reason, why);
         let owner = self.owner(id);
         self.shared.registry.release(&client_id, owner);
-        if let Some((by, _)) = waiter.map(|w| *w) {
+        if let Some((by, _)) = waiter {
             self.tell_released(by);
         }
     }
@@ -633,7 +634,7 @@ impl Worker {
             self.tell_released(by);
             return;
         };
-        conn.waiter = Some(Box::new((by, new_peer)));
+        conn.extras_mut().waiter = Some(Box::new((by, new_peer)));
         self.end(id, End::TakenOver);
     }
 
@@ -647,7 +648,7 @@ impl Worker {
     }
 
     pub(crate) fn tell_waiter(&mut self, id: ConnId) {
-        if let Some(waiter) = self.conn_mut(id).and_then(|c| c.waiter.take()) {
+        if let Some(waiter) = self.conn_mut(id).and_then(|c| c.take_waiter()) {
             self.tell_released(waiter.0);
         }
     }

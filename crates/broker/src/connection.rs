@@ -54,33 +54,24 @@ pub(crate) struct Origin {
     pub(crate) peer: SocketAddr,
     /// The proxy that stands between, if one does.
     pub(crate) via: Option<Box<Via>>,
+    /// Through which listener.
+    pub(crate) door: Arc<Door>,
+}
+
+/// A listener, as its connections know it: one for all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Door {
     /// `tcp://address:port` or `ws://address:port`.
-    pub(crate) listener: Arc<str>,
+    pub(crate) name: Arc<str>,
     pub(crate) allow_anonymous: bool,
-    /// By which rules it came in; none, where they ask for nothing: a million connections are a million of these.
-    pub(crate) entry: Option<Box<Entry>>,
-}
-
-impl Origin {
-    /// It came above `accept_rate`: its CONNECT is refused.
-    pub(crate) fn is_late(&self) -> bool {
-        self.entry.as_ref().is_some_and(|e| e.late)
-    }
-}
-
-/// What a listener says about a connection that it accepts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Entry {
-    /// It came above `accept_rate`: its CONNECT is refused.
-    pub(crate) late: bool,
-    /// How fast it may send.
+    /// How fast each of its clients may send.
     pub(crate) rates: ClientRates,
 }
 
-impl Entry {
-    /// Rules that ask for nothing are none.
-    pub(crate) fn new(late: bool, rates: ClientRates) -> Option<Box<Self>> {
-        (late || rates.any()).then(|| Box::new(Self { late, rates }))
+impl Door {
+    /// One that asks for nothing, by its name.
+    pub(crate) fn named(name: &str) -> Arc<Self> {
+        Arc::new(Self { name: name.into(), allow_anonymous: false, rates: ClientRates::default() })
     }
 }
 
@@ -307,16 +298,16 @@ pub(crate) struct Conn {
     pub(crate) generation: u32,
     pub(crate) version: Version,
     pub(crate) phase: Phase,
-    pub(crate) origin: Box<Origin>,
+    pub(crate) origin: Origin,
+    /// It came above `accept_rate`: its CONNECT is refused.
+    pub(crate) late: bool,
     pub(crate) session: Option<Box<Session>>,
     pub(crate) about: Option<About>,
     pub(crate) will: Option<Box<PendingWill>>,
-    /// What it may do, once it was asked for; nothing where there is no rules file.
-    pub(crate) policy: Option<Box<Policy>>,
-    /// How fast it sends, where that is bounded.
-    pub(crate) throttle: Option<Box<Throttle>>,
-    /// The unfinished packet at the end of what was read.
-    pub(crate) tail: Vec<u8>,
+    extras: Option<Box<Extras>>,
+    /// The unfinished packet at the end of what was read; never empty.
+    #[expect(clippy::box_collection, reason = "nearly no connection has one, and it grows where it is")]
+    pub(crate) tail: Option<Box<Vec<u8>>>,
     /// Encoded and not yet written; `sent` bytes of it are.
     pub(crate) out: Vec<u8>,
     pub(crate) sent: usize,
@@ -338,12 +329,6 @@ pub(crate) struct Conn {
     pub(crate) problem_information: bool,
     /// What its client may count on.
     pub(crate) told: Told,
-    /// What its Topic Aliases stand for; one that uses none has none.
-    pub(crate) aliases_in: Option<Box<Incoming>>,
-    /// The Topic Aliases it was given; one that takes none has none.
-    pub(crate) aliases_out: Option<Box<Outgoing>>,
-    /// Requests that were refused.
-    pub(crate) refusals: u32,
     /// It was sent a successful CONNACK: only then its end is news.
     pub(crate) greeted: bool,
     /// Close the socket once `out` is written.
@@ -355,8 +340,6 @@ pub(crate) struct Conn {
     /// Its time to take the last bytes is over.
     pub(crate) killed: bool,
     pub(crate) socket_open: bool,
-    /// Who waits for us to let go.
-    pub(crate) waiter: Option<Box<(Owner, SocketAddr)>>,
     pub(crate) recv_msg: u64,
     pub(crate) send_msg: u64,
     pub(crate) recv_oct: u64,
@@ -365,11 +348,29 @@ pub(crate) struct Conn {
     pub(crate) waker: Option<Waker>,
 }
 
+/// What few connections have: one word for all of it in each of the others.
+#[derive(Default)]
+pub(crate) struct Extras {
+    /// What it may do, once it was asked for; nothing where there is no rules file.
+    pub(crate) policy: Option<Box<Policy>>,
+    /// How fast it sends, where that is bounded.
+    pub(crate) throttle: Option<Box<Throttle>>,
+    /// What its Topic Aliases stand for; one that uses none has none.
+    pub(crate) aliases_in: Option<Box<Incoming>>,
+    /// The Topic Aliases it was given; one that takes none has none.
+    pub(crate) aliases_out: Option<Box<Outgoing>>,
+    /// Who waits for us to let go.
+    pub(crate) waiter: Option<Box<(Owner, SocketAddr)>>,
+    /// Requests that were refused.
+    pub(crate) refusals: u32,
+}
+
 /// Unsent acknowledgements of one connection above which it is not read: MQTT 3.1.1 has no Receive Maximum of its own.
 pub(crate) const MAX_PENDING_ACKS: usize = 2_048;
 
 impl Conn {
-    pub(crate) fn new(generation: u32, origin: Origin, now: Instant) -> Self {
+    pub(crate) fn new(generation: u32, origin: Origin, late: bool, now: Instant) -> Self {
+        let throttle = Throttle::new(origin.door.rates);
         Self {
             generation,
             version: Version::V311,
@@ -377,10 +378,11 @@ impl Conn {
             session: None,
             about: None,
             will: None,
-            policy: None,
-            throttle: Throttle::new(origin.entry.as_ref().map(|e| e.rates).unwrap_or_default()),
-            origin: Box::new(origin),
-            tail: Vec::new(),
+            extras: throttle
+                .map(|throttle| Box::new(Extras { throttle: Some(throttle), ..Extras::default() })),
+            origin,
+            late,
+            tail: None,
             out: Vec::new(),
             sent: 0,
             stalled: false,
@@ -393,22 +395,52 @@ impl Conn {
             max_packet: u32::MAX,
             problem_information: true,
             told: Told::default(),
-            aliases_in: None,
-            aliases_out: None,
-            refusals: 0,
             greeted: false,
             closing: false,
             linger: false,
             farewell: None,
             killed: false,
             socket_open: true,
-            waiter: None,
             recv_msg: 0,
             send_msg: 0,
             recv_oct: 0,
             send_oct: 0,
             waker: None,
         }
+    }
+
+    /// What few connections have, to add to it.
+    pub(crate) fn extras_mut(&mut self) -> &mut Extras {
+        self.extras.get_or_insert_default()
+    }
+
+    pub(crate) fn throttle(&self) -> Option<&Throttle> {
+        self.extras.as_ref()?.throttle.as_deref()
+    }
+
+    pub(crate) fn throttle_mut(&mut self) -> Option<&mut Throttle> {
+        self.extras.as_mut()?.throttle.as_deref_mut()
+    }
+
+    pub(crate) fn policy_mut(&mut self) -> Option<&mut Policy> {
+        self.extras.as_mut()?.policy.as_deref_mut()
+    }
+
+    pub(crate) fn aliases_in(&self) -> Option<&Incoming> {
+        self.extras.as_ref()?.aliases_in.as_deref()
+    }
+
+    pub(crate) fn aliases_out_mut(&mut self) -> Option<&mut Outgoing> {
+        self.extras.as_mut()?.aliases_out.as_deref_mut()
+    }
+
+    /// Who waits for us to let go.
+    pub(crate) fn waiter(&self) -> Option<&(Owner, SocketAddr)> {
+        self.extras.as_ref()?.waiter.as_deref()
+    }
+
+    pub(crate) fn take_waiter(&mut self) -> Option<(Owner, SocketAddr)> {
+        self.extras.as_mut()?.waiter.take().map(|waiter| *waiter)
     }
 
     /// Bytes that wait to be written.
@@ -420,7 +452,7 @@ impl Conn {
     pub(crate) fn processes(&self) -> bool {
         !self.closing
             && !self.busy
-            && self.throttle.as_ref().is_none_or(|t| !t.is_paused())
+            && self.throttle().is_none_or(|t| !t.is_paused())
             && self.acks.len() < MAX_PENDING_ACKS
             && matches!(self.phase, Phase::Connect | Phase::Connected)
     }

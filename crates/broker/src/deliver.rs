@@ -221,7 +221,7 @@ impl Worker {
     ) -> bool {
         let Some(conn) = self.conn_mut(id) else { return false };
         let (version, max) = (conn.version, conn.max_packet as usize);
-        let choice = conn.aliases_out.as_mut().and_then(|aliases| aliases.choose(&view.publish.topic));
+        let choice = conn.aliases_out_mut().and_then(|aliases| aliases.choose(&view.publish.topic));
         if let Some(choice) = choice {
             self.put_aliased(id, view, left, form, packet_id, many, choice)
         } else if many {
@@ -259,7 +259,7 @@ impl Worker {
         let written = match templates.of(version, view, left, form) {
             Some(template) if template.aliased_len(choice.alias) <= max => {
                 self.write(id, |out| template.write_aliased(packet_id, choice.alias, out));
-                if let Some(aliases) = self.conn_mut(id).and_then(|c| c.aliases_out.as_mut()) {
+                if let Some(aliases) = self.conn_mut(id).and_then(|c| c.aliases_out_mut()) {
                     aliases.told(choice, &view.publish.topic);
                 }
                 true

@@ -159,7 +159,7 @@ impl Worker {
         }
         if *end == End::TakenOver {
             self.metrics.takeovers.inc();
-            if let Some(new_peer) = conn.waiter.as_ref().map(|w| w.1) {
+            if let Some(new_peer) = conn.waiter().map(|w| w.1) {
                 self.shared.events.emit(Event::SessionTakenOver {
                     clientid: Arc::clone(client_id),
                     old_peer: conn.origin.peer,
@@ -193,11 +193,7 @@ impl Worker {
         if session.expiry == 0 {
             let filters: Vec<Box<str>> = session.subscriptions.filters().map(Into::into).collect();
             let mut writes = if session.durable {
-                session_store::removal(
-                    &client_id,
-                    filters.iter().map(|f| &**f),
-                    session.incoming.keys().copied(),
-                )
+                session_store::removal(&client_id, filters.iter().map(|f| &**f), session.incoming.ids())
             } else {
                 Vec::new()
             };
@@ -224,7 +220,7 @@ impl Worker {
             seconds => now.saturating_add(u64::from(seconds) * 1_000),
         };
         let Some(about) = conn.about.clone() else { return };
-        let origin = conn.origin.clone();
+        let origin = Box::new(conn.origin.clone());
         let record = session_store::encode(session, &about, &origin, now, &tails);
         let delayed = will
             .as_ref()
@@ -244,8 +240,8 @@ impl Worker {
                 .zip(&tails)
                 .map(|((s, _), &t)| session.floor(s, t))
                 .collect(),
-            subscriptions: std::mem::take(&mut session.subscriptions).into_list(),
-            incoming: session.incoming.keys().copied().collect(),
+            subscriptions: std::mem::take(&mut session.subscriptions),
+            incoming: session.incoming.ids().collect(),
             inflight: session.outbound.len(),
             dropped: session.dropped,
             about,

@@ -83,7 +83,7 @@ impl Worker {
 
     /// Answers the CONNECT of a connection that came too fast. `false`: it did not.
     pub(crate) fn refuse_late(&mut self, id: ConnId, connect: &Connect<'_>) -> bool {
-        let Some(conn) = self.conn(id).filter(|c| c.origin.is_late()) else { return false };
+        let Some(conn) = self.conn(id).filter(|c| c.late) else { return false };
         let peer = conn.origin.peer;
         let (reason, why) =
             (ReasonCode::ConnectionRateExceeded, "connections come too fast, try again later");

@@ -44,7 +44,7 @@ impl Worker {
         self.metrics.payload_received.add(publish.payload.len() as u64);
         let Some(conn) = self.conn_mut(id) else { return };
         conn.recv_msg += 1;
-        if conn.throttle.is_some() {
+        if conn.throttle().is_some() {
             self.charge(id, Flow::Messages, 1);
         }
         let topic;
@@ -90,9 +90,9 @@ impl Worker {
         }
         let alias = NonZeroU16::new(alias).ok_or_else(|| invalid("the Topic Alias is 0"))?;
         if !topic.is_empty() {
-            conn.aliases_in.get_or_insert_default().learn(alias, topic);
+            conn.extras_mut().aliases_in.get_or_insert_default().learn(alias, topic);
         }
-        conn.aliases_in.as_ref().and_then(|aliases| aliases.topic(alias)).ok_or(unknown)
+        conn.aliases_in().and_then(|aliases| aliases.topic(alias)).ok_or(unknown)
     }
 
     /// What CONNACK said is not available here; who was told and sends it all the same broke the specification.
@@ -207,7 +207,7 @@ impl Worker {
         let next = self.next_ack(id);
         let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
         let known = session.inbound.release(packet_id);
-        let Some(incoming) = session.incoming.remove(&packet_id) else {
+        let Some(incoming) = session.incoming.remove(packet_id) else {
             let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
             self.acknowledge(id, ack(AckKind::Pubcomp, packet_id, reason, 0));
             return;

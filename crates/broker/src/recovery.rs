@@ -16,6 +16,7 @@ use crate::session_store::{self, Offline, StoredFlight};
 use crate::share::group::StoredGroup;
 use crate::share::is_shared;
 use crate::shared::Shared;
+use crate::subscriptions::Subscriptions;
 
 /// How long the engine may take for one answer at start.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -167,7 +168,7 @@ pub(crate) fn recover(shared: &Arc<Shared>, unix_ms: u64) -> Result<Recovered, E
         offline.will = wills
             .remove(&*offline.client_id)
             .map(|(delay, message)| (unix_ms.saturating_add(u64::from(delay) * 1000), message));
-        for (filter, s) in &offline.subscriptions {
+        for (filter, s) in offline.subscriptions.iter() {
             if is_shared(filter) && s.options.qos > QoS::AtMostOnce && !groups.contains_key(filter) {
                 begin_group(&mut begun, filter, s.starts.as_deref().unwrap_or(&tails));
             }
@@ -197,7 +198,7 @@ fn begin_group(groups: &mut HashMap<Box<str>, StoredGroup>, name: &str, starts: 
 /// Makes the routes of a session that waits.
 fn adopt(shared: &Shared, offline: Offline) -> Offline {
     let receiver = Receiver { session: offline.key, address: None, durable: true };
-    for (filter, s) in &offline.subscriptions {
+    for (filter, s) in offline.subscriptions.iter() {
         if s.exclusive {
             shared.exclusive.claim(filter, offline.key);
         }
@@ -258,7 +259,7 @@ fn sessions(records: &[Record]) -> Vec<Offline> {
             expires_at,
             will: None,
             floors,
-            subscriptions: Vec::new(),
+            subscriptions: Subscriptions::default(),
             incoming: Vec::new(),
             inflight: rec.flights.len(),
             dropped: rec.dropped,
@@ -273,7 +274,7 @@ fn sessions(records: &[Record]) -> Vec<Offline> {
                 if let (Ok(filter), Some(subscription)) =
                     (String::from_utf8(r.key.last_part()), session_store::subscription(&r.value))
                 {
-                    session.subscriptions.push((filter.into(), subscription));
+                    session.subscriptions.insert(filter.into(), subscription);
                 }
             } else if path.starts_with(b"in/")
                 && let Ok(bytes) = <[u8; 2]>::try_from(r.key.last_part())

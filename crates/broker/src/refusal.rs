@@ -136,8 +136,9 @@ impl Worker {
     pub(crate) fn refused(&mut self, id: ConnId, topic: &str, rule: Refusal) {
         self.metrics.refused_requests[rule as usize].inc();
         let Some(conn) = self.conn_mut(id) else { return };
-        conn.refusals = conn.refusals.saturating_add(1);
-        let count = conn.refusals;
+        let refusals = &mut conn.extras_mut().refusals;
+        *refusals = refusals.saturating_add(1);
+        let count = *refusals;
         if !count.is_power_of_two() {
             return;
         }

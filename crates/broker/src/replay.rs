@@ -414,7 +414,7 @@ fn wanted(
     view: View<'_>,
 ) -> Option<(QoS, bool, SmallVec<[u32; 1]>)> {
     let hit = own_hit(routes, session.key)?;
-    if !session.has_starts() {
+    if !session.subscriptions.has_late() {
         let (qos, rap, identifiers) = hit.form(view.publisher)?;
         let qos = qos.min(view.publish.qos);
         return (qos > QoS::AtMostOnce).then(|| (qos, rap, SmallVec::from_slice(identifiers)));

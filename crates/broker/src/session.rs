@@ -15,7 +15,7 @@ use crate::message::Message;
 use crate::queue::{Queue, Waiting};
 use crate::retained::Resume;
 use crate::router::SessionKey;
-use crate::share::{Dealt, Sharing, Source, is_shared};
+use crate::share::{Dealt, Sharing, Source};
 use crate::subscriptions::Subscriptions;
 
 /// Where an unacknowledged message can be found again if the connection breaks.
@@ -47,7 +47,7 @@ impl InFlight {
 }
 
 /// A subscription as the session knows it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Subscription {
     pub(crate) options: SubscriptionOptions,
     /// 0: none.
@@ -79,6 +79,29 @@ pub(crate) struct Incoming {
     pub(crate) message: Arc<Message>,
     /// Made at PUBREC, stored, never made again: the release is appended under this id however often it is repeated.
     pub(crate) dedupe: u128,
+}
+
+/// The QoS 2 messages of a durable session between PUBREC and PUBREL. Empty: no heap.
+#[derive(Default)]
+pub(crate) struct AwaitPubrel(Option<Box<BTreeMap<PacketId, Incoming>>>);
+
+impl AwaitPubrel {
+    pub(crate) fn insert(&mut self, id: PacketId, incoming: Incoming) {
+        self.0.get_or_insert_default().insert(id, incoming);
+    }
+
+    pub(crate) fn remove(&mut self, id: PacketId) -> Option<Incoming> {
+        let map = self.0.as_mut()?;
+        let removed = map.remove(&id);
+        if map.is_empty() {
+            self.0 = None;
+        }
+        removed
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = PacketId> {
+        self.0.iter().flat_map(|map| map.keys().copied())
+    }
 }
 
 /// What a session still has to fetch before its unacknowledged messages can be sent again.
@@ -144,8 +167,7 @@ pub(crate) struct Session {
     pub(crate) cursors: Box<[Cursor]>,
     /// The shard that is asked first when there is room: each in its turn, or a busy one would starve the others.
     pub(crate) first_shard: u16,
-    /// Durable: QoS 2 messages between PUBREC and PUBREL.
-    pub(crate) incoming: BTreeMap<PacketId, Incoming>,
+    pub(crate) incoming: AwaitPubrel,
     pub(crate) resuming: Option<Box<Resuming>>,
     /// It has, or had on this connection, shared subscriptions.
     pub(crate) sharing: Option<Box<Sharing>>,
@@ -182,7 +204,7 @@ impl Session {
             backlog: None,
             cursors,
             first_shard: 0,
-            incoming: BTreeMap::new(),
+            incoming: AwaitPubrel::default(),
             resuming: None,
             sharing: None,
             dropped: 0,
@@ -210,11 +232,6 @@ impl Session {
     /// Messages that wait in memory.
     pub(crate) fn waiting(&self) -> usize {
         self.backlog.as_ref().map_or(0, |b| b.queue.len() + b.retained.len())
-    }
-
-    /// Whether some subscription began while the session was behind, so that a replay must look at each filter.
-    pub(crate) fn has_starts(&self) -> bool {
-        self.subscriptions.iter().any(|(filter, s)| s.starts.is_some() && !is_shared(filter))
     }
 
     /// Gives the session no frames any more: where it is live, it has come as far as the worker's tails.

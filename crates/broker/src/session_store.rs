@@ -12,13 +12,14 @@ use hashbrown::HashMap;
 use mqtt::inflight::InFlight as Flight;
 use mqtt::{PacketId, QoS};
 
-use crate::connection::{Origin, Via};
+use crate::connection::{Door, Origin, Via};
 use crate::message::{Message, NEVER};
 use crate::record::{self, Reader};
 use crate::registry::Owner;
 use crate::router::{Group, SessionKey};
 use crate::session::{InFlight, Incoming, Session, Subscription};
 use crate::share::{Dealt, Source};
+use crate::subscriptions::Subscriptions;
 
 /// What the admin interface tells of a client; it outlives the connection in the session's record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +50,7 @@ pub(crate) struct Offline {
     pub(crate) will: Option<(u64, Arc<Message>)>,
     /// From which position it needs each shard of the log.
     pub(crate) floors: Box<[Pos]>,
-    pub(crate) subscriptions: Vec<(Box<str>, Subscription)>,
+    pub(crate) subscriptions: Subscriptions,
     pub(crate) incoming: Vec<PacketId>,
     pub(crate) inflight: usize,
     pub(crate) dropped: u64,
@@ -62,7 +63,7 @@ impl Offline {
     }
 
     pub(crate) fn filters(&self) -> impl Iterator<Item = &str> {
-        self.subscriptions.iter().map(|(filter, _)| &**filter)
+        self.subscriptions.filters()
     }
 }
 
@@ -362,7 +363,7 @@ fn put_about(about: &About, origin: &Origin, out: &mut Vec<u8>) {
     text(Some(origin.peer.to_string()), out);
     text(origin.via.as_ref().map(|v| v.address.to_string()), out);
     text(origin.via.as_ref().and_then(|v| v.unique_id.as_deref()).map(str::to_owned), out);
-    text(Some(origin.listener.to_string()), out);
+    text(Some(origin.door.name.to_string()), out);
     out.extend_from_slice(&[about.proto_ver, u8::from(about.clean_start)]);
     out.extend_from_slice(&about.keep_alive.to_be_bytes());
     out.extend_from_slice(&about.connected_at.to_be_bytes());
@@ -381,10 +382,10 @@ fn about(r: &mut Reader<'_>) -> Option<(About, Origin)> {
         None => None,
     };
     let unique_id = text(r)?.map(String::into_boxed_str);
-    let listener = Arc::from(text(r)??);
+    let door = Door::named(&text(r)??);
     // whether anonymous clients are let in is asked of the listener they come back to
     let via = via.map(|address| Box::new(Via { address, unique_id }));
-    let origin = Origin { peer, via, listener, allow_anonymous: false, entry: None };
+    let origin = Origin { peer, via, door };
     let about = About {
         username,
         proto_ver: r.u8()?,
@@ -504,9 +505,7 @@ mod tests {
             origin: Box::new(Origin {
                 peer: ([127, 0, 0, 1], 9).into(),
                 via: Some(Box::new(Via { address: ([127, 0, 0, 2], 8).into(), unique_id: Some("x".into()) })),
-                listener: "tcp://l".into(),
-                allow_anonymous: false,
-                entry: None,
+                door: Door::named("tcp://l"),
             }),
             created_at: 0,
             disconnected_at: 0,
@@ -514,7 +513,7 @@ mod tests {
             expires_at,
             will,
             floors: Box::default(),
-            subscriptions: Vec::new(),
+            subscriptions: Subscriptions::default(),
             incoming: vec![],
             inflight: 0,
             dropped: 0,

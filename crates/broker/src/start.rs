@@ -155,7 +155,7 @@ impl Broker {
     fn serve(&self, config: &ListenerConfig, sockets: Vec<std::net::TcpListener>) {
         let Some(addr) = sockets.first().and_then(|s| s.local_addr().ok()) else { return };
         let rules = Rules::new(config.clone(), addr);
-        let name = Arc::clone(&rules.name);
+        let name = Arc::clone(&rules.door.name);
         let serving = Serving {
             rules: Arc::new(ArcSwap::from_pointee(rules)),
             connections: Arc::new(AtomicUsize::new(0)),
@@ -229,7 +229,7 @@ impl Broker {
             changes.push(format!("broker listener {} has new settings", listener.bind));
             if let Some(bound) = listeners.get(&listener.bind) {
                 let rules = Rules::new(listener, bound.addr);
-                let (old, new) = (bound.serving.name(), Arc::clone(&rules.name));
+                let (old, new) = (bound.serving.name(), Arc::clone(&rules.door.name));
                 bound.serving.rules.store(Arc::new(rules));
                 if old != new {
                     self.rename(old, new, bound.addr);

@@ -149,7 +149,7 @@ impl Worker {
             .map(|w| {
                 // a subscription that is replaced goes on where it was, also after the next connect
                 let starts = match session.subscriptions.get(&w.filter) {
-                    Some(before) => before.starts.clone(),
+                    Some(before) => before.starts,
                     // where its group begins, should the process die before that is written
                     None if is_shared(&w.filter) => Some(tails.clone()),
                     None => starts.clone(),
@@ -246,7 +246,7 @@ impl Worker {
                 self.shared.exclusive.release(&wanted.filter, receiver.session);
             }
             let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
-            let kept = session.subscriptions.get(&wanted.filter).and_then(|s| s.starts.clone());
+            let kept = session.subscriptions.get(&wanted.filter).and_then(|s| s.starts);
             let subscription = Subscription {
                 options: wanted.options,
                 identifier: wanted.identifier,
@@ -377,7 +377,7 @@ impl Worker {
                 continue;
             }
             // [MQTT-3.10.4-1]: character by character, so with the prefix or without it
-            let same = |s: &Subscription| s.exclusive == exclusive.is_some();
+            let same = |s: Subscription| s.exclusive == exclusive.is_some();
             let known = session.subscriptions.get(filter).is_some_and(same);
             if known {
                 session.subscriptions.remove(filter);

@@ -379,7 +379,7 @@ impl Worker {
         let now = self.now.unix_ms;
         let Some(conn) = self.conn(id) else { return };
         let (Some(about), Some(session)) = (&conn.about, &conn.session) else { return };
-        let port = conn.origin.listener.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        let port = conn.origin.door.name.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
         let mut event = serde_json::json!({
             "clientid": &*session.client_id,
             "username": about.username.as_deref().unwrap_or("undefined"),

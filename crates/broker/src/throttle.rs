@@ -87,7 +87,7 @@ impl Worker {
     pub(crate) fn charge(&mut self, id: ConnId, flow: Flow, amount: u64) {
         let now = self.now.instant;
         let Some(conn) = self.conn_mut(id) else { return };
-        let Some(throttle) = &mut conn.throttle else { return };
+        let Some(throttle) = conn.throttle_mut() else { return };
         let (rate, bucket) = match flow {
             Flow::Messages => (throttle.rates.messages, &mut throttle.messages),
             Flow::Bytes => (throttle.rates.bytes, &mut throttle.bytes),
@@ -104,7 +104,8 @@ impl Worker {
             return;
         }
         throttle.pauses += 1;
-        let (count, peer) = (throttle.pauses, conn.origin.peer);
+        let count = throttle.pauses;
+        let peer = conn.origin.peer;
         let clientid = conn.session.as_ref().map(|s| std::sync::Arc::clone(&s.client_id));
         self.paused.insert(until, id);
         self.metrics.throttles[flow as usize].inc();
@@ -120,7 +121,7 @@ impl Worker {
     pub(crate) fn end_pauses(&mut self) {
         let now = self.now.instant;
         while let Some(id) = self.paused.due(now) {
-            let Some(throttle) = self.conn_mut(id).and_then(|c| c.throttle.as_mut()) else {
+            let Some(throttle) = self.conn_mut(id).and_then(|c| c.throttle_mut()) else {
                 self.metrics.throttled.dec();
                 continue;
             };

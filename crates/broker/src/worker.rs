@@ -210,12 +210,12 @@ impl Worker {
 
     // ---- what the driver calls ----
 
-    /// A connection was accepted; its slot.
-    pub(crate) fn open(&mut self, origin: Origin) -> ConnId {
+    /// A connection was accepted, above `accept_rate` if it is `late`; its slot.
+    pub(crate) fn open(&mut self, origin: Origin, late: bool) -> ConnId {
         self.next_generation = self.next_generation.wrapping_add(1);
         let generation = self.next_generation;
-        self.late += usize::from(origin.is_late());
-        let slot = self.conns.insert(Conn::new(generation, origin, self.now.instant));
+        self.late += usize::from(late);
+        let slot = self.conns.insert(Conn::new(generation, origin, late, self.now.instant));
         self.metrics.accepted.inc();
         self.metrics.connections.inc();
         let id = ConnId { slot: slot_number(slot), generation };
@@ -235,15 +235,17 @@ impl Worker {
         let now = self.now.instant;
         let Some(conn) = self.conn_mut(id).filter(|c| !c.closing) else { return };
         conn.last_received = now;
-        if conn.tail.is_empty() {
-            let used = self.process(id, bytes);
-            self.keep_tail(id, &bytes[used..]);
-        } else {
-            let mut tail = std::mem::take(&mut conn.tail);
-            tail.extend_from_slice(bytes);
-            self.process_owned(id, tail);
+        match conn.tail.take() {
+            None => {
+                let used = self.process(id, bytes);
+                self.keep_tail(id, &bytes[used..]);
+            }
+            Some(mut tail) => {
+                tail.extend_from_slice(bytes);
+                self.process_owned(id, tail);
+            }
         }
-        if self.conn(id).is_some_and(|c| c.throttle.is_some()) {
+        if self.conn(id).is_some_and(|c| c.throttle().is_some()) {
             self.charge(id, Flow::Bytes, bytes.len() as u64);
         }
     }
@@ -465,7 +467,7 @@ impl Worker {
     pub(crate) fn reap(&mut self, id: ConnId) {
         if self.conn(id).is_some_and(|c| !c.socket_open && matches!(c.phase, Phase::Over)) {
             let conn = self.conns.remove(id.slot as usize);
-            self.late -= usize::from(conn.origin.is_late());
+            self.late -= usize::from(conn.late);
             self.metrics.connections.dec();
         }
     }
@@ -579,7 +581,7 @@ impl Worker {
             conn.last_received = now;
         }
         conn.closing = true;
-        conn.tail = Vec::new();
+        conn.tail = None;
         conn.wake();
         let waits = conn.linger || conn.unsent() > 0;
         self.mark_dirty(id.slot);
@@ -680,7 +682,8 @@ impl Worker {
         if conn.is_connected() { most } else { most.min(self.config.limits.max_connect_size) }
     }
 
-    fn process_owned(&mut self, id: ConnId, mut bytes: Vec<u8>) {
+    #[expect(clippy::box_collection, reason = "it goes back to where it was")]
+    fn process_owned(&mut self, id: ConnId, mut bytes: Box<Vec<u8>>) {
         let used = self.process(id, &bytes);
         bytes.drain(..used);
         if let Some(conn) = self.conn_mut(id)
@@ -688,7 +691,7 @@ impl Worker {
             && !bytes.is_empty()
         {
             // a large packet grows as it arrives; nothing is reserved on the word of a length
-            conn.tail = bytes;
+            conn.tail = Some(bytes);
         }
     }
 
@@ -699,15 +702,14 @@ impl Worker {
         if let Some(conn) = self.conn_mut(id)
             && !conn.closing
         {
-            conn.tail.extend_from_slice(rest);
+            conn.tail.get_or_insert_default().extend_from_slice(rest);
         }
     }
 
     /// Goes on with what was kept while the connection could not be processed.
     pub(crate) fn unpause(&mut self, id: ConnId) {
-        let Some(conn) = self.conn(id).filter(|c| c.processes()) else { return };
-        if !conn.tail.is_empty() {
-            let tail = self.conn_mut(id).map(|c| std::mem::take(&mut c.tail)).unwrap_or_default();
+        let Some(conn) = self.conn_mut(id).filter(|c| c.processes()) else { return };
+        if let Some(tail) = conn.tail.take() {
             self.process_owned(id, tail);
         }
         if let Some(conn) = self.conn(id) {

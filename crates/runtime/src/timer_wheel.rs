@@ -28,10 +28,12 @@ pub struct Wheel<K: Copy> {
     len: usize,
 }
 
+/// A million connections are a million of these: 12 bytes for a key of 8.
 #[derive(Clone, Copy, Debug)]
 struct Entry<K> {
     key: K,
-    tick: u64,
+    /// The last that can be told, 136 years of seconds after the start, is that of all that are later.
+    tick: u32,
 }
 
 impl<K: Copy> Wheel<K> {
@@ -47,12 +49,12 @@ impl<K: Copy> Wheel<K> {
     }
 
     /// Lets `key` fire at the first tick at or after `at`; the next tick when `at` is past. O(1). A key may be in
-    /// the wheel any number of times and fires for each.
+    /// the wheel any number of times and fires for each. A wheel counts 2^32 ticks: 136 years of seconds.
     pub fn arm(&mut self, key: K, at: Instant) {
         let since = at.saturating_duration_since(self.start).as_nanos();
         let due = u64::try_from(since.div_ceil(self.tick.as_nanos())).unwrap_or(u64::MAX);
         let tick = due.max(self.done.saturating_add(1));
-        self.slot(tick).push(Entry { key, tick });
+        self.slot(tick).push(Entry { key, tick: u32::try_from(tick).unwrap_or(u32::MAX) });
         self.len += 1;
     }
 
@@ -73,7 +75,7 @@ impl<K: Copy> Wheel<K> {
             let before = fired.len();
             let slot = self.slot(tick);
             slot.retain(|entry| {
-                let due = entry.tick <= target;
+                let due = u64::from(entry.tick) <= target;
                 if due {
                     fired.push(entry.key);
                 }

@@ -261,12 +261,11 @@ pub(super) async fn open(
             return;
         }
     };
-    let Arrival { stream, mut origin, permit } = arrival;
     local.with(|w| w.metrics.handshakes[Outcome::Accepted as usize].inc());
-    if !forward(&mut origin, &accepted, trusted) {
+    if !forward(&mut arrival.origin, &accepted, trusted) {
         local.with(|w| w.metrics.forwarded_ignored.inc());
     }
-    let id = local.open(stream, origin, Some(Frames::new(config.max_frame(max_packet))), permit);
+    let id = local.open(arrival, Some(Frames::new(config.max_frame(max_packet))));
     local.with(|w| {
         w.arm(id, deadline);
         if let Some(conn) = w.conn_mut(id) {
@@ -363,6 +362,7 @@ mod tests {
     use super::super::Permit;
     use super::*;
     use crate::config::BrokerConfig;
+    use crate::connection::Door;
     use crate::sim::world::World;
 
     fn forwarded(peer: &str, address: Option<&str>, port: Option<&str>) -> (bool, String, Option<String>) {
@@ -376,13 +376,8 @@ mod tests {
             rest: 0,
             headers: vec![field("X-Forwarded-For", address), field("X-Forwarded-Port", port)],
         };
-        let mut origin = Origin {
-            peer: peer.parse().unwrap(),
-            via: None,
-            listener: "ws://127.0.0.1:8083".into(),
-            allow_anonymous: true,
-            entry: None,
-        };
+        let mut origin =
+            Origin { peer: peer.parse().unwrap(), via: None, door: Door::named("ws://127.0.0.1:8083") };
         let told = forward(&mut origin, &accepted, &TrustedProxies::default());
         (told, origin.peer.to_string(), origin.via.map(|via| via.address.to_string()))
     }
@@ -425,10 +420,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, peer) = listener.accept().await.unwrap();
-        let listener = "ws://test".into();
-        let origin = Origin { peer, via: None, listener, allow_anonymous: true, entry: None };
+        let origin = Origin { peer, via: None, door: Door::named("ws://test") };
         let permit = Permit(Arc::new(AtomicUsize::new(1)));
-        let id = local.open(stream, origin, Some(Frames::new(1 << 20)), permit);
+        let arrival = Arrival { stream, origin, late: false, permit };
+        let id = local.open(arrival, Some(Frames::new(1 << 20)));
         local.with(|w| {
             let conn = w.conn_mut(id).unwrap();
             (conn.linger, conn.busy) = (true, true);

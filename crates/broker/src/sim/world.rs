@@ -18,7 +18,7 @@ use runtime::mailbox::{Receiver, Sender, mailbox};
 
 use super::engine::{Faults, SimEngine, Which};
 use crate::config::BrokerConfig;
-use crate::connection::{ConnId, Entry, Origin};
+use crate::connection::{ConnId, Door, Origin};
 use crate::recovery;
 use crate::shared::{Mail, Shared};
 use crate::worker::{Now, Worker};
@@ -181,12 +181,14 @@ impl World {
         let origin = Origin {
             peer: SocketAddr::from(([127, 0, 0, 1], port)),
             via: None,
-            listener: "tcp://sim".into(),
-            allow_anonymous: self.config.listeners.first().is_none_or(|l| l.allow_anonymous),
-            entry: Entry::new(self.late, self.config.listeners.first().map(|l| l.rates).unwrap_or_default()),
+            door: Arc::new(Door {
+                name: "tcp://sim".into(),
+                allow_anonymous: self.config.listeners.first().is_none_or(|l| l.allow_anonymous),
+                rates: self.config.listeners.first().map(|l| l.rates).unwrap_or_default(),
+            }),
         };
         self.workers[worker].now = now;
-        let id = self.workers[worker].open(origin);
+        let id = self.workers[worker].open(origin, self.late);
         self.wires.push(Wire {
             worker,
             id,

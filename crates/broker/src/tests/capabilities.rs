@@ -148,7 +148,7 @@ fn no_aliases_are_given_when_they_are_switched_off() {
     takes.properties.topic_alias_maximum = Some(10);
     let (takes, _) = Peer::connect(&mut w, 0, takes);
     let (worker, id) = w.conn_id(takes.link);
-    assert!(w.workers[worker].conn(id).unwrap().aliases_out.is_none());
+    assert!(w.workers[worker].conns[id.slot as usize].aliases_out_mut().is_none());
 }
 
 /// A message that fits without a new alias and not with it is sent without [MQTT-3.1.2-24].

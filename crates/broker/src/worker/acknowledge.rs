@@ -40,7 +40,7 @@ impl Worker {
                 AckKind::Puback => session.inbound.qos1_end(),
                 AckKind::Pubrec if reason.is_error() => {
                     session.inbound.release(packet_id);
-                    session.incoming.remove(&packet_id);
+                    session.incoming.remove(packet_id);
                 }
                 AckKind::Pubrec | AckKind::Pubcomp => {}
             }
