@@ -12,8 +12,8 @@ use runtime::clock::Clock;
 use runtime::events::Events;
 use runtime::mailbox::{Receiver as Mailbox, Sender, mailbox};
 
-use crate::config::BrokerConfig;
-use crate::connection::{ConnId, Origin};
+use crate::config::{BrokerConfig, ClientRates};
+use crate::connection::{ConnId, Door, Origin};
 use crate::driver::now;
 use crate::recovery;
 use crate::router::{Address, Receiver, RouteCache, Router, SessionKey, Subscription};
@@ -44,7 +44,7 @@ pub struct Bench {
     worker: Worker,
     mailbox: Mailbox<Mail>,
     mail: Vec<Mail>,
-    listener: Arc<str>,
+    door: Arc<Door>,
 }
 
 impl std::fmt::Debug for Bench {
@@ -80,19 +80,16 @@ impl Bench {
         for (shard, &tail) in (0..).zip(&recovered.tails) {
             engine.tail(port, Shard(shard), tail);
         }
+        let name = "tcp://127.0.0.1:1883".into();
+        let door = Arc::new(Door { name, allow_anonymous: true, rates: ClientRates::default() });
         let worker = Worker::new(0, shared, port, recovered.tails, started);
-        Ok(Self { worker, mailbox, mail: Vec::new(), listener: "tcp://127.0.0.1:1883".into() })
+        Ok(Self { worker, mailbox, mail: Vec::new(), door })
     }
 
     /// A connection is accepted.
     pub fn open(&mut self) -> Device {
-        Device(self.worker.open(Origin {
-            peer: SocketAddr::from(([127, 0, 0, 1], 40_000)),
-            via: None,
-            listener: Arc::clone(&self.listener),
-            allow_anonymous: true,
-            entry: None,
-        }))
+        let peer = SocketAddr::from(([127, 0, 0, 1], 40_000));
+        Device(self.worker.open(Origin { peer, via: None, door: Arc::clone(&self.door) }, false))
     }
 
     /// Bytes of the client arrive, as one read gives them.

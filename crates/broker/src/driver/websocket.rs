@@ -127,10 +127,15 @@ impl Socket {
     pub(super) fn try_write_frames(&mut self, worker: &mut Worker, slot: u32) -> bool {
         let stream = &self.stream;
         let written =
-            write(worker, slot, self.frames.as_deref_mut(), |bytes| match stream.try_write_vectored(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
-                result => Poll::Ready(result),
-            });
+            write(
+                worker,
+                slot,
+                self.frames.as_mut().map(|frames| &mut frames.outgoing),
+                |bytes| match stream.try_write_vectored(bytes) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+                    result => Poll::Ready(result),
+                },
+            );
         self.blocked = written.is_pending();
         self.broken = matches!(written, Poll::Ready(Err(_)));
         matches!(written, Poll::Ready(Ok(())))
@@ -145,7 +150,7 @@ impl Socket {
     ) -> io::Result<()> {
         let stream = &mut self.stream;
         let poll = |bytes: &[IoSlice<'_>]| Pin::new(&mut *stream).poll_write_vectored(cx, bytes);
-        let written = write(worker, slot, self.frames.as_deref_mut(), poll);
+        let written = write(worker, slot, self.frames.as_mut().map(|frames| &mut frames.outgoing), poll);
         self.blocked = written.is_pending();
         match written {
             Poll::Ready(result) => result,
@@ -183,10 +188,10 @@ impl Socket {
 fn write(
     worker: &mut Worker,
     slot: u32,
-    frames: Option<&mut Frames>,
+    frames: Option<&mut Encoder>,
     mut write: impl FnMut(&[IoSlice<'_>]) -> Poll<io::Result<usize>>,
 ) -> Poll<io::Result<()>> {
-    let Some(Frames { outgoing: frames, .. }) = frames else { return Poll::Ready(Ok(())) };
+    let Some(frames) = frames else { return Poll::Ready(Ok(())) };
     loop {
         let unsent = worker.unsent(slot);
         let (front, count) = frames.next(unsent);
