@@ -667,10 +667,10 @@ fn pending_will(will: &Will<'static>, publisher: crate::router::SessionKey, unix
         retain: will.retain,
         topic: will.topic.clone(),
         packet_id: None,
-        properties: will.properties.clone(),
+        properties: will.properties.clone().into(),
         payload: will.payload.clone(),
     };
-    let view = View { publisher, expires_at: expiry_of(&publish, unix_ms), publish: &publish };
+    let view = View { publisher, expires_at: expiry_of(&publish, unix_ms), publish: &publish, plain: None };
     PendingWill { message: view.to_message(), delay: will.delay_interval.unwrap_or(0) }
 }
 

@@ -365,6 +365,9 @@ pub(crate) struct Extras {
     pub(crate) refusals: u32,
 }
 
+/// Written bytes above which they are taken out of the front of a buffer that never becomes empty.
+const COMPACT_FROM: usize = 64 * 1024;
+
 /// Unsent acknowledgements of one connection above which it is not read: MQTT 3.1.1 has no Receive Maximum of its own.
 pub(crate) const MAX_PENDING_ACKS: usize = 2_048;
 
@@ -434,6 +437,11 @@ impl Conn {
         self.extras.as_mut()?.aliases_out.as_deref_mut()
     }
 
+    /// Whether it may be given Topic Aliases.
+    pub(crate) fn has_aliases_out(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.aliases_out.is_some())
+    }
+
     /// Who waits for us to let go.
     pub(crate) fn waiter(&self) -> Option<&(Owner, SocketAddr)> {
         self.extras.as_ref()?.waiter.as_deref()
@@ -446,6 +454,26 @@ impl Conn {
     /// Bytes that wait to be written.
     pub(crate) fn unsent(&self) -> usize {
         self.out.len() - self.sent
+    }
+
+    /// Where the next packet is appended, with a buffer out of the pool if there was none; `None`: nothing is sent any more
+    /// [MQTT-3.14.4-1].
+    #[inline]
+    pub(crate) fn outbox(&mut self, pool: &mut Vec<Vec<u8>>) -> Option<&mut Vec<u8>> {
+        if !self.socket_open || self.closing {
+            return None;
+        }
+        if self.out.capacity() == 0
+            && let Some(buffer) = pool.pop()
+        {
+            self.out = buffer;
+        }
+        if self.sent >= COMPACT_FROM && self.sent >= self.unsent() {
+            // a client that takes bytes as slowly as they come must not keep those it has taken
+            self.out.drain(..self.sent);
+            self.sent = 0;
+        }
+        Some(&mut self.out)
     }
 
     /// Whether packets of this connection may be looked at now.

@@ -162,7 +162,7 @@ impl Worker {
         };
         let mut out = record::begin();
         out.extend_from_slice(&self.shared.new_dedupe().to_be_bytes());
-        let kept = View { expires_at: NEVER, publish: &publish, ..view };
+        let kept = View { expires_at: NEVER, publish: &publish, plain: None, ..view };
         let guarantees = &self.shared.guarantees;
         if !record::put_message(kept, &mut out)
             || out.len() > guarantees.max_value

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mqtt::codec::encode::{PublishTemplate, publish as encode_publish};
+use mqtt::codec::plain::PlainPublish;
 use mqtt::packet::PublishProperties;
 use mqtt::{PacketId, QoS, Version};
 use smallvec::SmallVec;
@@ -76,8 +77,13 @@ impl Worker {
             if hit.durable && qos > QoS::AtMostOnce {
                 continue;
             }
-            let Some(id) = self.receiver_conn(hit) else { continue };
             let form = Form { qos, retain: rap && view.publish.retain, identifiers };
+            if let Some(plain) = view.plain
+                && self.give_copy(hit, plain, &form)
+            {
+                continue;
+            }
+            let Some(id) = self.receiver_conn(hit) else { continue };
             self.give(id, view, left, &form, owned, many);
         }
     }
@@ -88,6 +94,45 @@ impl Worker {
         let session = conn.session.as_ref()?;
         (session.key == hit.session && conn.is_connected() && !conn.closing)
             .then_some(ConnId { slot: hit.slot, generation: conn.generation })
+    }
+
+    /// Copies a message that is as simple as it came to a receiver that takes it now and wants nothing special. `false`: it is not
+    /// so, and nothing has been done.
+    fn give_copy(&mut self, hit: &Hit, plain: &PlainPublish<'_>, form: &Form<'_>) -> bool {
+        let most = self.config.max_outbound_bytes;
+        let Some(conn) = self.conns.get_mut(hit.slot as usize) else { return false };
+        let version = conn.version;
+        let fits = |len| len <= conn.max_packet as usize;
+        if !conn.is_connected()
+            || conn.has_aliases_out()
+            || conn.unsent() >= most
+            || !(form.identifiers.is_empty() || !version.is_v5())
+            || !plain.len_as(version, form.qos).is_some_and(fits)
+        {
+            return false;
+        }
+        let Some(session) = conn.session.as_mut().filter(|s| s.key == hit.session) else { return false };
+        let packet_id = if form.qos == QoS::AtMostOnce {
+            None
+        } else {
+            if session.is_queueing() || conn.closing || !conn.socket_open {
+                return false;
+            }
+            let Some(packet_id) = session.outbound.begin(form.qos, InFlight::Transient) else { return false };
+            session.dirty = true;
+            Some(packet_id)
+        };
+        let Some(out) = conn.outbox(&mut self.buffers) else { return false };
+        plain.write(version, form.qos, form.retain, packet_id, out);
+        conn.send_msg += 1;
+        self.metrics.packets_sent.inc();
+        self.metrics.sent[form.qos as usize].inc();
+        self.metrics.payload_sent.add(plain.payload().len() as u64);
+        if !std::mem::replace(&mut conn.dirty, true) {
+            self.dirty.push(hit.slot);
+            self.wake_flush();
+        }
+        true
     }
 
     /// Gives a message to a session that ends with its connection, or at QoS 0 to any.
@@ -114,7 +159,10 @@ impl Worker {
         }
         if full || session.is_queueing() || session.outbound.quota() == 0 {
             conn.stalled |= full;
-            let message = Arc::clone(owned.get_or_insert_with(|| view.to_message()));
+            let message = match owned {
+                Some(message) => Arc::clone(message),
+                None => Arc::clone(owned.insert(self.spare_messages.take(view))),
+            };
             let waiting = Waiting {
                 message,
                 qos: form.qos,
@@ -303,6 +351,13 @@ impl Worker {
         packet_id: Option<PacketId>,
         dup: bool,
     ) -> bool {
+        if !dup && let Some(bare) = view.bare_for(version, left, form.identifiers) {
+            let fits = bare.len_as(version, form.qos).is_some_and(|len| len <= max);
+            if fits {
+                self.write(id, |out| bare.write(version, form.qos, form.retain, packet_id, out));
+            }
+            return fits;
+        }
         let mut written = false;
         self.write(id, |out| {
             let start = out.len();
@@ -395,6 +450,7 @@ impl Worker {
             let left = view.left(self.now.unix_ms);
             let form = Form { qos: next.qos, retain: next.retain, identifiers: &next.identifiers };
             self.put_inflight(id, view, left, &form, InFlight::Transient, false);
+            self.spare_messages.give_back(next.message);
         }
         self.say_room(id);
         self.catch_up_all(id);
@@ -494,6 +550,6 @@ fn properties<'a>(view: View<'a>, left: Left, identifiers: &[u32]) -> Option<Pub
         message_expiry_interval: expiry,
         topic_alias: None,
         subscription_identifiers: SmallVec::from_slice(identifiers),
-        ..p.clone()
+        ..PublishProperties::from(p.clone())
     })
 }

@@ -360,7 +360,7 @@ impl Worker {
     pub(crate) fn publish_will(&mut self, message: &Message) {
         let publish = &message.publish;
         let expires_at = expiry_of(publish, self.now.unix_ms);
-        self.distribute(View { publisher: message.publisher, expires_at, publish }, None, None);
+        self.distribute(View { publisher: message.publisher, expires_at, publish, plain: None }, None, None);
     }
 
     /// Publishes a will whose connection is long gone, and forgets it; its client id is held until that is done.

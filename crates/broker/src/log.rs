@@ -150,7 +150,7 @@ mod tests {
         };
         *next += 1;
         let id = *next;
-        let view = View { publisher: NOBODY, expires_at: NEVER, publish: &publish };
+        let view = View { publisher: NOBODY, expires_at: NEVER, publish: &publish, plain: None };
         assert!(log.append(Shard(0), view, &[], None, dedupe, || id));
     }
 

@@ -2,9 +2,12 @@
 //!
 //! Must not know: connections, sessions, sockets.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use mqtt::packet::Publish;
+use mqtt::Version;
+use mqtt::codec::plain::{Bare, PlainPublish};
+use mqtt::packet::{Properties, Publish};
 
 use crate::router::SessionKey;
 
@@ -28,7 +31,7 @@ pub(crate) struct Message {
 impl Message {
     /// The view that delivery works with.
     pub(crate) fn view(&self) -> View<'_> {
-        View { publisher: self.publisher, expires_at: self.expires_at, publish: &self.publish }
+        View { publisher: self.publisher, expires_at: self.expires_at, publish: &self.publish, plain: None }
     }
 }
 
@@ -41,6 +44,8 @@ pub(crate) struct View<'a> {
     pub(crate) expires_at: u64,
     /// The packet as it came; hop fields (packet id, dup, alias, identifiers) are not looked at.
     pub(crate) publish: &'a Publish<'a>,
+    /// The same message as it lies in the buffer, while it does and is a plain one: then nothing is encoded.
+    pub(crate) plain: Option<&'a PlainPublish<'a>>,
 }
 
 /// What is left of a message's life.
@@ -60,23 +65,97 @@ impl View<'_> {
         let mut publish = self.publish.clone().into_owned();
         publish.packet_id = None;
         publish.dup = false;
-        publish.properties.topic_alias = None;
-        publish.properties.subscription_identifiers.clear();
+        if !publish.properties.is_none() {
+            publish.properties.topic_alias = None;
+            publish.properties.subscription_identifiers.clear();
+        }
         Arc::new(Message { publisher: self.publisher, expires_at: self.expires_at, publish })
+    }
+
+    /// The message as a receiver of `version` gets it, if that is without properties.
+    pub(crate) fn bare_for(&self, version: Version, left: Left, identifiers: &[u32]) -> Option<Bare<'_>> {
+        let publish = self.publish;
+        let none = left == Left::AsSent && identifiers.is_empty() && publish.properties.is_none();
+        (none || !version.is_v5()).then_some(Bare { topic: &publish.topic, payload: &publish.payload })
     }
 
     /// How long the message may still wait at `unix_ms`.
     pub(crate) fn left(self, unix_ms: u64) -> Left {
-        let Some(interval) = self.publish.properties.message_expiry_interval else { return Left::AsSent };
         if self.expires_at == NEVER {
             return Left::AsSent;
         }
+        let Some(interval) = self.publish.properties.message_expiry_interval else { return Left::AsSent };
         if unix_ms >= self.expires_at {
             return Left::Expired;
         }
         // rounded up, so that a message that was not held keeps its interval
         let seconds = (self.expires_at - unix_ms).div_ceil(1000).min(u64::from(interval));
         Left::Seconds(u32::try_from(seconds).unwrap_or(interval))
+    }
+}
+
+/// Owned messages that nobody needs any more, to be filled again: a subscriber that is always a little behind would else cost
+/// three allocations for each message. Bounded in number and in the bytes that each keeps.
+#[derive(Default)]
+pub(crate) struct Spare(Vec<Arc<Message>>);
+
+/// Messages kept.
+const SPARE_MESSAGES: usize = 1_024;
+/// Bytes of a topic, and of a payload, that one may keep.
+const SPARE_BYTES: usize = 1_024;
+
+impl Spare {
+    /// An owned copy of a message, in used memory if there is some.
+    pub(crate) fn take(&mut self, view: View<'_>) -> Arc<Message> {
+        if view.publish.properties.is_none()
+            && let Some(mut spare) = self.0.pop()
+            && let Some(message) = Arc::get_mut(&mut spare)
+        {
+            message.fill(view);
+            return spare;
+        }
+        view.to_message()
+    }
+
+    /// Keeps the memory of a message that was sent, unless somebody else still has it.
+    pub(crate) fn give_back(&mut self, mut message: Arc<Message>) {
+        if self.0.len() >= SPARE_MESSAGES {
+            return;
+        }
+        let fit = Arc::get_mut(&mut message).is_some_and(|m| match (&m.publish.topic, &m.publish.payload) {
+            (Cow::Owned(topic), Cow::Owned(payload)) => {
+                topic.capacity() <= SPARE_BYTES && payload.capacity() <= SPARE_BYTES
+            }
+            _ => false,
+        });
+        if fit {
+            self.0.push(message);
+        }
+    }
+}
+
+impl Message {
+    /// Becomes a copy of a message without properties, in the memory it has.
+    fn fill(&mut self, view: View<'_>) {
+        let from = view.publish;
+        (self.publisher, self.expires_at) = (view.publisher, view.expires_at);
+        let to = &mut self.publish;
+        (to.qos, to.retain, to.dup, to.packet_id) = (from.qos, from.retain, false, None);
+        to.properties = Properties::default();
+        match &mut to.topic {
+            Cow::Owned(topic) => {
+                topic.clear();
+                topic.push_str(&from.topic);
+            }
+            borrowed => *borrowed = Cow::Owned(from.topic.to_string()),
+        }
+        match &mut to.payload {
+            Cow::Owned(payload) => {
+                payload.clear();
+                payload.extend_from_slice(&from.payload);
+            }
+            borrowed => *borrowed = Cow::Owned(from.payload.to_vec()),
+        }
     }
 }
 
@@ -102,7 +181,7 @@ mod tests {
             retain: false,
             topic: "a".into(),
             packet_id: mqtt::PacketId::new(7),
-            properties: PublishProperties { message_expiry_interval: interval, ..Default::default() },
+            properties: PublishProperties { message_expiry_interval: interval, ..Default::default() }.into(),
             payload: b"x".as_slice().into(),
         }
     }
@@ -111,7 +190,7 @@ mod tests {
     #[test]
     fn forwarded_expiry_is_the_interval_less_the_time_waited() {
         let p = publish(Some(10));
-        let view = View { publisher: NOBODY, expires_at: expiry_of(&p, 1_000), publish: &p };
+        let view = View { publisher: NOBODY, expires_at: expiry_of(&p, 1_000), publish: &p, plain: None };
         assert_eq!(view.left(1_000), Left::Seconds(10));
         assert_eq!(view.left(4_000), Left::Seconds(7));
         assert_eq!(view.left(10_999), Left::Seconds(1));
@@ -121,8 +200,53 @@ mod tests {
     #[test]
     fn a_message_without_interval_never_expires() {
         let p = publish(None);
-        let view = View { publisher: NOBODY, expires_at: expiry_of(&p, 1_000), publish: &p };
+        let view = View { publisher: NOBODY, expires_at: expiry_of(&p, 1_000), publish: &p, plain: None };
         assert_eq!(view.left(u64::MAX - 1), Left::AsSent);
+    }
+
+    /// What is filled again is the same as what is made anew, whatever it was before.
+    #[test]
+    fn a_message_in_used_memory_is_as_a_new_one() {
+        let mut spare = Spare::default();
+        let first = Publish {
+            properties: PublishProperties { topic_alias: Some(3), ..Default::default() }.into(),
+            ..publish(Some(5))
+        };
+        let second = Publish {
+            topic: "b/c".into(),
+            qos: QoS::ExactlyOnce,
+            retain: true,
+            payload: b"".as_slice().into(),
+            ..publish(None)
+        };
+        spare.give_back(
+            View { publisher: SessionKey(1), expires_at: 7, publish: &first, plain: None }.to_message(),
+        );
+        let view = View { publisher: SessionKey(2), expires_at: NEVER, publish: &second, plain: None };
+        let (again, anew) = (spare.take(view), view.to_message());
+        assert!(spare.0.is_empty());
+        assert_eq!((again.publisher, again.expires_at), (anew.publisher, anew.expires_at));
+        assert_eq!(again.publish, anew.publish);
+    }
+
+    #[test]
+    fn what_others_have_and_what_is_large_is_not_kept() {
+        let mut spare = Spare::default();
+        let view_of = |p: &Publish<'_>| {
+            View { publisher: NOBODY, expires_at: NEVER, publish: p, plain: None }.to_message()
+        };
+        let message = view_of(&publish(None));
+        let other = Arc::clone(&message);
+        spare.give_back(message);
+        assert!(spare.0.is_empty());
+        spare.give_back(view_of(&Publish { payload: vec![0; SPARE_BYTES + 1].into(), ..publish(None) }));
+        assert!(spare.0.is_empty());
+        spare.give_back(other);
+        assert_eq!(spare.0.len(), 1);
+        for _ in 0..2 * SPARE_MESSAGES {
+            spare.give_back(view_of(&publish(None)));
+        }
+        assert_eq!(spare.0.len(), SPARE_MESSAGES);
     }
 
     #[test]
@@ -131,9 +255,9 @@ mod tests {
         p.dup = true;
         p.properties.topic_alias = Some(3);
         p.properties.subscription_identifiers.push(9);
-        let m = View { publisher: SessionKey(5), expires_at: NEVER, publish: &p }.to_message();
+        let m = View { publisher: SessionKey(5), expires_at: NEVER, publish: &p, plain: None }.to_message();
         assert_eq!(m.publish.packet_id, None);
         assert!(!m.publish.dup);
-        assert_eq!(m.publish.properties, PublishProperties::default());
+        assert_eq!(m.publish.properties, Properties::default());
     }
 }

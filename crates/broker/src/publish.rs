@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use engine::{Op, Write};
+use mqtt::codec::plain::PlainPublish;
 use mqtt::inflight::{Pubrec, Qos2};
 use mqtt::packet::{Publish, PublishProperties};
 use mqtt::{PacketId, QoS, ReasonCode};
@@ -39,7 +40,8 @@ type Violation = (ReasonCode, &'static str, &'static str);
 impl Worker {
     /// The order of the steps: the alias becomes a topic, the topic is rewritten, then it is judged (limits, and who may do it) as
     /// what it has become, then the flow of its QoS begins.
-    pub(crate) fn on_publish(&mut self, id: ConnId, publish: Publish<'_>) {
+    /// `plain` is the same packet as it was read, if it is that simple.
+    pub(crate) fn on_publish(&mut self, id: ConnId, publish: Publish<'_>, plain: Option<&PlainPublish<'_>>) {
         self.metrics.received[publish.qos as usize].inc();
         self.metrics.payload_received.add(publish.payload.len() as u64);
         let Some(conn) = self.conn_mut(id) else { return };
@@ -48,8 +50,10 @@ impl Worker {
             self.charge(id, Flow::Messages, 1);
         }
         let topic;
+        let mut plain = plain;
         let mut publish: Publish<'_> = publish;
-        if let Some(alias) = publish.properties.topic_alias.take() {
+        if let Some(alias) = publish.properties.topic_alias {
+            publish.properties.topic_alias = None;
             topic = match self.topic_of_alias(id, alias, &publish.topic) {
                 Ok(topic) => topic,
                 Err((reason, clause, detail)) => {
@@ -61,6 +65,7 @@ impl Worker {
         }
         if let Some(topic) = self.rewrite_topic(id, &publish.topic) {
             publish.topic = Cow::Owned(topic);
+            plain = None;
         }
         if let Err((reason, clause, detail)) = self.judge_capabilities(id, &publish) {
             self.violation(id, reason, clause, detail);
@@ -76,7 +81,7 @@ impl Worker {
                 return;
             }
         }
-        self.take(id, &publish, refused);
+        self.take(id, &publish, plain, refused);
     }
 
     /// What an alias stands for; the packet may say so itself [MQTT-3.3.2-10].
@@ -123,7 +128,9 @@ impl Worker {
         if topic.starts_with("$SYS/") {
             return Some(Refusal::SystemTopic);
         }
-        if topic.bytes().filter(|&b| b == b'/').count() >= self.config.max_topic_levels {
+        let most = self.config.max_topic_levels;
+        // a topic of n bytes has no more than n slashes
+        if topic.len() >= most && topic.bytes().filter(|&b| b == b'/').count() >= most {
             return Some(Refusal::TopicLevels);
         }
         (self.config.check_payload_format && !is_as_it_says(&publish.properties, &publish.payload))
@@ -131,10 +138,16 @@ impl Worker {
     }
 
     /// The flow of a message that has been judged.
-    fn take(&mut self, id: ConnId, publish: &Publish<'_>, refused: Option<Refusal>) {
+    fn take(
+        &mut self,
+        id: ConnId,
+        publish: &Publish<'_>,
+        plain: Option<&PlainPublish<'_>>,
+        refused: Option<Refusal>,
+    ) {
         let now = self.now.unix_ms;
         let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
-        let view = View { publisher: session.key, expires_at: expiry_of(publish, now), publish };
+        let view = View { publisher: session.key, expires_at: expiry_of(publish, now), publish, plain };
         let Some(packet_id) = publish.packet_id else {
             if refused.is_none() {
                 self.distribute(view, None, None);
@@ -315,6 +328,10 @@ impl Worker {
         // a refused message is over as well: nobody else gets it [MQTT-4.8.2-6]
         if let Some(item) = session.outbound.puback(packet_id) {
             session.dirty = true;
+            if session.is_caught_up() {
+                // nobody waits for the room
+                return;
+            }
             session.tell_load();
             self.finished(id, &item);
             self.pump(id);
@@ -354,6 +371,9 @@ impl Worker {
         let Some(session) = self.conn_mut(id).and_then(|c| c.session.as_mut()) else { return };
         if session.outbound.pubcomp(packet_id) {
             session.dirty = true;
+            if session.is_caught_up() {
+                return;
+            }
             session.tell_load();
             self.pump(id);
         }

@@ -5,7 +5,7 @@
 
 use mqtt::codec::decode::{Role, decode};
 use mqtt::codec::{Decoded, encode};
-use mqtt::packet::{Packet, Publish, RetainHandling, SubscriptionOptions};
+use mqtt::packet::{Packet, Publish, PublishProperties, RetainHandling, SubscriptionOptions};
 use mqtt::{PacketId, QoS, Version};
 
 use engine::{Key, Pos, Shard};
@@ -180,7 +180,7 @@ impl Stored<'_> {
     }
 
     pub(crate) fn view(&self) -> View<'_> {
-        View { publisher: self.publisher, expires_at: self.expires_at, publish: &self.publish }
+        View { publisher: self.publisher, expires_at: self.expires_at, publish: &self.publish, plain: None }
     }
 }
 
@@ -210,10 +210,10 @@ pub(crate) fn put_message(view: View<'_>, out: &mut Vec<u8>) -> bool {
     let stripped;
     let properties =
         if p.properties.topic_alias.is_some() || !p.properties.subscription_identifiers.is_empty() {
-            stripped = mqtt::packet::PublishProperties {
+            stripped = PublishProperties {
                 topic_alias: None,
                 subscription_identifiers: smallvec::SmallVec::new(),
-                ..p.properties.clone()
+                ..PublishProperties::from(p.properties.clone())
             };
             &stripped
         } else {
@@ -325,11 +325,11 @@ mod tests {
                 properties: PublishProperties {
                     user_properties: user.into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
                     ..Default::default()
-                },
+                }.into(),
                 payload: payload.into(),
             };
             let mut out = begin();
-            let view = View { publisher: SessionKey(publisher), expires_at: expires, publish: &publish };
+            let view = View { publisher: SessionKey(publisher), expires_at: expires, publish: &publish, plain: None };
             let put = put_message(view, &mut out);
             prop_assert!(put);
             prop_assert!(out.len() <= message_bound(&publish) + 1);
@@ -347,9 +347,9 @@ mod tests {
         ) {
             let publish = Publish {
                 dup: false, qos: QoS::AtMostOnce, retain: false, topic: "t".into(), packet_id: None,
-                properties: PublishProperties::default(), payload: b"x".as_slice().into(),
+                properties: mqtt::packet::Properties::default(), payload: b"x".as_slice().into(),
             };
-            let view = View { publisher: SessionKey(1), expires_at: 2, publish: &publish };
+            let view = View { publisher: SessionKey(1), expires_at: 2, publish: &publish, plain: None };
             let mut out = begin();
             prop_assert!(put_marked(view, &marks, &mut out));
             prop_assert!(out.len() <= message_bound(&publish) + marks_bound(&marks) + 1);

@@ -225,6 +225,11 @@ impl Session {
         }
     }
 
+    /// Whether nothing waits for room in its window: it ends with its connection, has nothing queued, and is in no group.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        self.backlog.is_none() && self.cursors.is_empty() && self.sharing.is_none() && self.resuming.is_none()
+    }
+
     /// Whether messages wait in memory: new ones must go behind them.
     pub(crate) fn is_queueing(&self) -> bool {
         self.backlog.as_ref().is_some_and(|b| !b.queue.is_empty())

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use engine::{EngineError, Key, Op, Port, Pos, Reply, Shard, Token};
 use hashbrown::HashMap;
 use mqtt::codec::decode::{Role, decode};
+use mqtt::codec::plain::{Plain, plain};
 use mqtt::codec::{Decoded, encode};
 use mqtt::packet::Packet;
 use mqtt::{PacketId, ReasonCode, Version};
@@ -30,7 +31,7 @@ use crate::delayed::{Publishing, Writing};
 use crate::deliver::Templates;
 use crate::door::{Limit, Told};
 use crate::log::Log;
-use crate::message::Message;
+use crate::message::{Message, Spare};
 use crate::metrics::WorkerMetrics;
 use crate::registry::Owner;
 use crate::router::{GroupId, RouteCache};
@@ -101,8 +102,6 @@ const RETRY_AFTER: Duration = Duration::from_millis(50);
 /// How long what a client waits for may find no room in the engine: a crowd that comes at once is over by then, a
 /// register that is full is not.
 const BUSY_PATIENCE: Duration = Duration::from_secs(2);
-/// Written bytes above which they are taken out of the front of a buffer that never becomes empty.
-const COMPACT_FROM: usize = 64 * 1024;
 /// Bytes of log frames that may wait for the engine before connections are not read any more.
 pub(crate) const MAX_LOG_BACKLOG: usize = 8 << 20;
 /// Messages for one other worker that may wait for its mailbox before connections are not read any more.
@@ -125,6 +124,7 @@ pub(crate) struct Worker {
     pub(crate) log: Log,
     pub(crate) metrics: Arc<WorkerMetrics>,
     pub(crate) templates: Templates,
+    pub(crate) spare_messages: Spare,
     pub(crate) share: Share,
     port: Port,
     next_generation: u32,
@@ -139,7 +139,7 @@ pub(crate) struct Worker {
     pub(crate) flush_waker: Option<Waker>,
     wheel: Wheel<ConnId>,
     fired: Vec<ConnId>,
-    buffers: Vec<Vec<u8>>,
+    pub(crate) buffers: Vec<Vec<u8>>,
     congested: bool,
     /// Sessions whose search of the retained store goes on next turn.
     searching: Vec<ConnId>,
@@ -177,6 +177,7 @@ impl Worker {
             log: Log::new(tails),
             metrics,
             templates: Templates::default(),
+            spare_messages: Spare::default(),
             share: Share::new(id, workers, shared.started_at),
             port,
             next_generation: 0,
@@ -478,23 +479,13 @@ impl Worker {
         else {
             return;
         };
-        if !conn.socket_open || conn.closing {
-            // nothing follows DISCONNECT or a refusal [MQTT-3.14.4-1]
-            return;
-        }
-        if conn.out.capacity() == 0
-            && let Some(buffer) = self.buffers.pop()
-        {
-            conn.out = buffer;
-        }
-        if conn.sent >= COMPACT_FROM && conn.sent >= conn.unsent() {
-            // a client that takes bytes as slowly as they come must not keep those it has taken
-            conn.out.drain(..conn.sent);
-            conn.sent = 0;
-        }
-        encode(&mut conn.out);
+        let Some(out) = conn.outbox(&mut self.buffers) else { return };
+        encode(out);
         self.metrics.packets_sent.inc();
-        self.mark_dirty(id.slot);
+        if !std::mem::replace(&mut conn.dirty, true) {
+            self.dirty.push(id.slot);
+            self.wake_flush();
+        }
     }
 
     /// Encodes a packet for the connection's version. `false`: the client takes none that large [MQTT-3.1.2-24], nothing was
@@ -657,7 +648,15 @@ impl Worker {
                 self.violation(id, ReasonCode::ProtocolError, "MQTT-3.1.0-2", "a second CONNECT");
                 return input.len();
             }
-            match decode(rest, conn.version, Role::Client, self.max_packet(conn)) {
+            let (version, max) = (conn.version, self.max_packet(conn));
+            if conn.is_connected()
+                && let Some((packet, len)) = plain(rest, version, max)
+            {
+                used += len;
+                self.plain_packet(id, &packet);
+                continue;
+            }
+            match decode(rest, version, Role::Client, max) {
                 Ok(Decoded::Packet(packet, len)) => {
                     used += len;
                     self.packet(id, packet);
@@ -717,10 +716,22 @@ impl Worker {
         }
     }
 
+    /// The short way of what makes up nearly all traffic.
+    fn plain_packet(&mut self, id: ConnId, packet: &Plain<'_>) {
+        self.metrics.packets_received.inc();
+        match packet {
+            Plain::Publish(publish) => self.on_publish(id, publish.to_publish(), Some(publish)),
+            Plain::Puback(packet_id) => self.on_puback(id, *packet_id),
+            Plain::Pubrec(packet_id) => self.on_pubrec(id, *packet_id, ReasonCode::Success),
+            Plain::Pubrel(packet_id) => self.on_pubrel(id, *packet_id),
+            Plain::Pubcomp(packet_id) => self.on_pubcomp(id, *packet_id),
+        }
+    }
+
     fn packet(&mut self, id: ConnId, packet: Packet<'_>) {
         self.metrics.packets_received.inc();
         match packet {
-            Packet::Publish(publish) => self.on_publish(id, publish),
+            Packet::Publish(publish) => self.on_publish(id, publish, None),
             Packet::Puback(ack) => self.on_puback(id, ack.packet_id),
             Packet::Pubrec(ack) => self.on_pubrec(id, ack.packet_id, ack.reason),
             Packet::Pubrel(ack) => self.on_pubrel(id, ack.packet_id),

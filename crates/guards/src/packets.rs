@@ -2,8 +2,8 @@
 
 use mqtt::codec::encode::encode;
 use mqtt::packet::{
-    Ack, Connect, ConnectProperties, Packet, Publish, PublishProperties, ReasonProperties, Subscribe,
-    SubscribeFilter, SubscriptionOptions, Will,
+    Ack, Connect, ConnectProperties, Packet, Properties, Publish, PublishProperties, ReasonProperties,
+    Subscribe, SubscribeFilter, SubscriptionOptions, Will,
 };
 use mqtt::{PacketId, QoS, ReasonCode, Version};
 
@@ -46,7 +46,7 @@ pub(crate) fn publish(topic: &str, qos: QoS, id: u16, payload: usize) -> Packet<
         retain: false,
         topic: topic.into(),
         packet_id: (qos != QoS::AtMostOnce).then(|| packet_id(id)),
-        properties: PublishProperties::default(),
+        properties: Properties::default(),
         payload: vec![b'x'; payload].into(),
     })
 }
@@ -54,7 +54,7 @@ pub(crate) fn publish(topic: &str, qos: QoS, id: u16, payload: usize) -> Packet<
 /// The same with [`properties`].
 pub(crate) fn publish_v5(topic: &str, qos: QoS, id: u16, payload: usize) -> Packet<'_> {
     match publish(topic, qos, id, payload) {
-        Packet::Publish(publish) => Packet::Publish(Publish { properties: properties(), ..publish }),
+        Packet::Publish(publish) => Packet::Publish(Publish { properties: properties().into(), ..publish }),
         other => other,
     }
 }

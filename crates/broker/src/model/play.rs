@@ -404,7 +404,7 @@ impl Play {
             retain,
             topic: topic.into(),
             packet_id: id,
-            properties: self.properties(version.is_v5()),
+            properties: self.properties(version.is_v5()).into(),
             payload: self.payload(empty),
         };
         self.tell(name, &publish);

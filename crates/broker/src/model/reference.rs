@@ -243,7 +243,7 @@ impl Reference {
                 retain: w.retain,
                 topic: w.topic.clone(),
                 packet_id: None,
-                properties: w.properties.clone(),
+                properties: w.properties.clone().into(),
                 payload: w.payload.clone(),
             };
             (Rc::new(Message { publish, publisher, expires_at: None }), w.delay_interval.unwrap_or(0))

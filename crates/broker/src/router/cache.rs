@@ -26,6 +26,8 @@ pub(crate) struct RouteCache {
     index: HashTable<u32>,
     topics: Vec<Cached>,
     hasher: DefaultHashBuilder,
+    /// Where the topic lies that was asked for last, unless it was forgotten: a hint.
+    last: u32,
     capacity: usize,
     /// Sum of [`Cached::weight`].
     weight: usize,
@@ -53,6 +55,7 @@ impl RouteCache {
             index: HashTable::new(),
             topics: Vec::new(),
             hasher: DefaultHashBuilder::default(),
+            last: 0,
             capacity: capacity.clamp(1, u32::MAX as usize),
             weight: 0,
             hand: 0,
@@ -65,9 +68,15 @@ impl RouteCache {
     ///
     /// A cache belongs to one router; it must always be asked with the same one.
     pub(crate) fn lookup(&mut self, router: &Router, topic: &str) -> Rc<Routes> {
-        let hash = self.hasher.hash_one(topic);
-        let place = self.index.find(hash, |&at| &*self.topics[at as usize].topic == topic).copied();
-        let Some(place) = place else { return self.learn(router, topic, hash) };
+        // what comes in one read is mostly of one topic
+        let again = self.topics.get(self.last as usize).is_some_and(|last| &*last.topic == topic);
+        if !again {
+            let hash = self.hasher.hash_one(topic);
+            let place = self.index.find(hash, |&at| &*self.topics[at as usize].topic == topic).copied();
+            let Some(place) = place else { return self.learn(router, topic, hash) };
+            self.last = place;
+        }
+        let place = self.last;
         let cached = &mut self.topics[place as usize];
         cached.asked_again = true;
         let starts = cached.starts;

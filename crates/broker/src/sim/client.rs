@@ -725,7 +725,7 @@ fn publish(
         retain,
         topic: topic.to_owned().into(),
         packet_id,
-        properties: PublishProperties::default(),
+        properties: PublishProperties::default().into(),
         payload: payload.to_vec().into(),
     })
 }

@@ -21,7 +21,10 @@ fn with(change: impl FnOnce(&mut BrokerConfig)) -> World {
 
 fn aliased(topic: &str, alias: u16, payload: &str) -> Packet<'static> {
     let properties = PublishProperties { topic_alias: Some(alias), ..Default::default() };
-    Packet::Publish(Publish { properties, ..message(topic, QoS::AtMostOnce, 0, payload.as_bytes()) })
+    Packet::Publish(Publish {
+        properties: properties.into(),
+        ..message(topic, QoS::AtMostOnce, 0, payload.as_bytes())
+    })
 }
 
 fn goodbye(packets: &[Packet<'_>]) -> Option<ReasonCode> {
@@ -332,7 +335,10 @@ fn a_payload_is_compared_with_its_format_when_that_is_asked() {
         peer.subscribe(w, "a", QoS::AtMostOnce);
         let properties = PublishProperties { payload_format_indicator: Some(true), ..Default::default() };
         let id = u16::from(qos != QoS::AtMostOnce);
-        peer.ask(w, Packet::Publish(Publish { properties, ..message("a", qos, id, payload) }))
+        peer.ask(
+            w,
+            Packet::Publish(Publish { properties: properties.into(), ..message("a", qos, id, payload) }),
+        )
     };
     let mut w = with(|c| c.check_payload_format = true);
     assert_eq!(payloads(&publish(&mut w, QoS::AtMostOnce, "ü".as_bytes())), ["ü"]);
@@ -402,10 +408,10 @@ fn properties_of_a_message_arrive_as_they_were_sent() {
         content_type: Some("text/plain".into()),
         ..Default::default()
     };
-    let sent = Publish { properties: properties.clone(), ..message("a", QoS::AtMostOnce, 0, b"x") };
+    let sent = Publish { properties: properties.clone().into(), ..message("a", QoS::AtMostOnce, 0, b"x") };
     publisher.ask(&mut w, Packet::Publish(sent));
     match sub.read(&mut w).as_slice() {
-        [Packet::Publish(got)] => assert_eq!(got.properties, properties),
+        [Packet::Publish(got)] => assert_eq!(got.properties, properties.into()),
         other => panic!("{other:?}"),
     }
 }

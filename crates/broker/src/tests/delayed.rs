@@ -47,7 +47,7 @@ fn a_delayed_message_is_published_when_it_is_due() {
             let topic = format!("$delayed/{seconds}/t/{seconds}");
             let message = Publish {
                 retain: true,
-                properties: properties.clone(),
+                properties: properties.clone().into(),
                 ..message(&topic, qos, id, seconds.to_string().as_bytes())
             };
             let answer = publisher.ask(&mut w, Packet::Publish(message));
@@ -68,7 +68,7 @@ fn a_delayed_message_is_published_when_it_is_due() {
                 (format!("t/{}", String::from_utf8_lossy(&p.payload)).into(), true)
             );
             // the interval of a message begins when it is published
-            assert_eq!(p.properties, properties);
+            assert_eq!(p.properties, properties.clone().into());
             qos.push(p.qos);
         }
         assert_eq!(qos, [QoS::AtLeastOnce, QoS::ExactlyOnce, QoS::AtMostOnce]);

@@ -69,7 +69,7 @@ fn an_expired_retained_message_is_removed_and_not_its_successor() {
     let expiring = |topic: &str| {
         let properties = PublishProperties { message_expiry_interval: Some(5), ..Default::default() };
         let m = message(topic, QoS::AtLeastOnce, 1, b"old");
-        Packet::Publish(Publish { retain: true, properties, ..m })
+        Packet::Publish(Publish { retain: true, properties: properties.into(), ..m })
     };
     publisher.ask(&mut w, expiring("r"));
     publisher.ask(&mut w, expiring("s"));

@@ -252,7 +252,7 @@ fn a_message_gets_older_while_it_waits() {
     let publisher = Peer::clean(&mut w, "pub");
     for (id, seconds) in [(1, 5), (2, 100)] {
         let properties = PublishProperties { message_expiry_interval: Some(seconds), ..Default::default() };
-        let m = Publish { properties, ..message("a", QoS::AtLeastOnce, id, b"x") };
+        let m = Publish { properties: properties.into(), ..message("a", QoS::AtLeastOnce, id, b"x") };
         publisher.ask(&mut w, Packet::Publish(m));
     }
     w.advance(seconds(10));

@@ -58,7 +58,7 @@ pub(super) fn message(topic: &str, qos: QoS, id: u16, payload: &[u8]) -> Publish
         retain: false,
         topic: topic.to_owned().into(),
         packet_id: PacketId::new(id),
-        properties: PublishProperties::default(),
+        properties: PublishProperties::default().into(),
         payload: payload.to_vec().into(),
     }
 }

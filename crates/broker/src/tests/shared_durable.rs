@@ -302,7 +302,7 @@ fn a_message_for_the_connection_before_does_not_shut_a_member_out() {
     let mut member = route.members.remove(0);
     member.address.slot = 77;
     let late = message("a/x", QoS::AtLeastOnce, 1, b"late");
-    let view = View { publisher: NOBODY, expires_at: u64::MAX, publish: &late };
+    let view = View { publisher: NOBODY, expires_at: u64::MAX, publish: &late, plain: None };
     let deal = Deal { group: route.group, member, message: view.to_message(), tried: Tried::new() };
     let mail = ShareMail::Logged { deal: Box::new(deal), shard: Shard(0), pos: Pos::new(99, 0) };
     w.workers[0].mail(Mail::Share(vec![mail]));

@@ -297,7 +297,7 @@ fn publish_packet(message: &Message, packet_id: Option<PacketId>, dup: bool) -> 
         retain: message.retain,
         topic: message.topic.as_str().into(),
         packet_id,
-        properties,
+        properties: properties.into(),
         payload: (&*message.payload).into(),
     })
 }

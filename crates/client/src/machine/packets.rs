@@ -129,7 +129,7 @@ impl<T> Machine<T> {
                 payload: Bytes::copy_from_slice(&publish.payload),
                 qos: publish.qos,
                 retain: publish.retain,
-                properties,
+                properties: properties.into(),
             },
         };
         self.events.push_back((self.connections, Event::Message(received)));

@@ -6,9 +6,8 @@ pub use super::peek::{ConnectHead, Peek, peek_connect};
 use super::reader::{Fault, NOT_MINIMAL, NULL_CHARACTER, Reader, VARINT_TOO_LONG};
 use super::{DecodeError, Decoded, legal, peek, properties, varint};
 use crate::packet::{
-    Ack, Auth, Connack, Disconnect, DisconnectProperties, Packet, Publish, PublishProperties,
-    ReasonProperties, RetainHandling, Suback, Subscribe, SubscribeFilter, SubscriptionOptions, Unsuback,
-    Unsubscribe,
+    Ack, Auth, Connack, Disconnect, DisconnectProperties, Packet, Properties, Publish, ReasonProperties,
+    RetainHandling, Suback, Subscribe, SubscribeFilter, SubscriptionOptions, Unsuback, Unsubscribe,
 };
 use crate::topic::TopicError;
 use crate::{QoS, ReasonCode, Version, topic};
@@ -273,7 +272,7 @@ fn publish<'a>(
     };
     let packet_id = if qos == QoS::AtMostOnce { None } else { Some(reader.packet_id()?) };
     let properties =
-        if version.is_v5() { properties::publish(reader, sender)? } else { PublishProperties::default() };
+        if version.is_v5() { properties::publish(reader, sender)? } else { Properties::default() };
     if no_topic && properties.topic_alias.is_none() {
         return Err(DecodeError::protocol("3.3.2.1", "PUBLISH has neither topic nor Topic Alias").into());
     }

@@ -7,6 +7,7 @@ pub mod decode;
 pub mod encode;
 mod legal;
 mod peek;
+pub mod plain;
 mod properties;
 mod reader;
 mod template;

@@ -10,8 +10,8 @@ use super::DecodeError;
 use super::decode::Role;
 use super::reader::{Fault, Reader};
 use crate::packet::{
-    Auth, ConnackProperties, ConnectProperties, DisconnectProperties, PublishProperties, ReasonProperties,
-    Text, UserProperties,
+    Auth, ConnackProperties, ConnectProperties, DisconnectProperties, Properties, PublishProperties,
+    ReasonProperties, Text, UserProperties,
 };
 use crate::property::Property;
 use crate::{QoS, topic};
@@ -196,8 +196,8 @@ fn response_topic<'a>(reader: &mut Reader<'a>) -> Result<&'a str, Fault> {
 }
 
 /// 3.3.2.3
-pub(super) fn publish<'a>(reader: &mut Reader<'a>, from: Role) -> Result<PublishProperties<'a>, Fault> {
-    let mut p = PublishProperties::default();
+pub(super) fn publish<'a>(reader: &mut Reader<'a>, from: Role) -> Result<Properties<'a>, Fault> {
+    let mut p = Properties::default();
     section(reader, |property, r| {
         match property {
             Property::TopicAlias => {

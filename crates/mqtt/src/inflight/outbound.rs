@@ -121,10 +121,7 @@ impl<T> Outbound<T> {
     ///
     /// Its reason does not matter here: a refused message is over as well [MQTT-4.4.0-2].
     pub fn puback(&mut self, id: PacketId) -> Option<T> {
-        if !matches!(self.window.get_mut(id)?, Step::Qos1(_)) {
-            return None;
-        }
-        match self.window.remove(id)? {
+        match self.window.remove_if(id, |step| matches!(step, Step::Qos1(_)))? {
             Step::Qos1(item) => Some(item),
             Step::Qos2(_) | Step::Released => None,
         }
@@ -149,7 +146,7 @@ impl<T> Outbound<T> {
 
     /// PUBCOMP came: the exchange is over. `false` if none with this identifier waits for it.
     pub fn pubcomp(&mut self, id: PacketId) -> bool {
-        matches!(self.window.get_mut(id), Some(Step::Released)) && self.window.remove(id).is_some()
+        self.window.remove_if(id, |step| matches!(step, Step::Released)).is_some()
     }
 
     /// What to send again on a new connection, in the order in which it was first sent [MQTT-4.4.0-1], [MQTT-4.6.0-1].

@@ -49,6 +49,10 @@ impl<T> Window<T> {
             return self.entries.iter().position(|(other, _)| *other == id);
         }
         let steps = distance(front, id);
+        // what comes next is behind all others: that is asked for each message
+        if self.entries.back().is_some_and(|&(back, _)| distance(front, back) < steps) {
+            return None;
+        }
         self.entries.binary_search_by_key(&steps, |(other, _)| distance(front, *other)).ok()
     }
 
@@ -74,7 +78,15 @@ impl<T> Window<T> {
     }
 
     pub(super) fn remove(&mut self, id: PacketId) -> Option<T> {
+        self.remove_if(id, |_| true)
+    }
+
+    /// Removes it if it is as `wanted`.
+    pub(super) fn remove_if(&mut self, id: PacketId, wanted: impl FnOnce(&T) -> bool) -> Option<T> {
         let at = self.position(id)?;
+        if !self.entries.get(at).is_some_and(|(_, entry)| wanted(entry)) {
+            return None;
+        }
         let (_, entry) = self.entries.remove(at)?;
         if self.entries.is_empty() {
             // Most sessions are idle most of the time: give the memory back.

@@ -4,11 +4,14 @@
 //! In versions before 5 the properties are simply absent (`Default`).
 
 mod owned;
+mod properties;
 
 use std::borrow::Cow;
 use std::fmt;
 
 use crate::{PacketId, QoS, ReasonCode, Version};
+
+pub use properties::Properties;
 
 /// A UTF-8 encoded string, 0 to 65,535 bytes, without U+0000 [MQTT-1.5.4-1], [MQTT-1.5.4-2].
 pub type Text<'a> = Cow<'a, str>;
@@ -218,7 +221,7 @@ pub struct Publish<'a> {
     /// Present exactly for QoS 1 and 2 [MQTT-2.2.1-2].
     pub packet_id: Option<PacketId>,
     /// Version 5 only.
-    pub properties: PublishProperties<'a>,
+    pub properties: Properties<'a>,
     /// The application message.
     pub payload: Binary<'a>,
 }
@@ -242,6 +245,20 @@ pub struct PublishProperties<'a> {
     pub subscription_identifiers: smallvec::SmallVec<[u32; 1]>,
     /// For example a MIME type.
     pub content_type: Option<Text<'a>>,
+}
+
+impl PublishProperties<'_> {
+    /// All of them absent.
+    pub(super) const NONE: Self = Self {
+        payload_format_indicator: None,
+        message_expiry_interval: None,
+        topic_alias: None,
+        response_topic: None,
+        correlation_data: None,
+        user_properties: Vec::new(),
+        subscription_identifiers: smallvec::SmallVec::new_const(),
+        content_type: None,
+    };
 }
 
 /// PUBACK, PUBREC, PUBREL, PUBCOMP (3.4 to 3.7).

@@ -178,7 +178,7 @@ fn publish(version: Version, role: Role) -> impl Strategy<Value = Publish<'stati
                 retain,
                 topic: if by_alias && alias.is_some() { "".into() } else { topic },
                 packet_id: needs_id.then_some(id),
-                properties,
+                properties: properties.into(),
                 payload,
             }
         },

@@ -125,7 +125,7 @@ fn a_message_is_not_delivered_after_its_expiry_and_tells_what_is_left_before() {
     away.goodbye();
     let mut sender = Device::connect(broker.mqtt(), &device::connect(Version::V5, "sender"));
     let with = |payload, seconds| mqtt::packet::Publish {
-        properties: PublishProperties { message_expiry_interval: seconds, ..Default::default() },
+        properties: PublishProperties { message_expiry_interval: seconds, ..Default::default() }.into(),
         ..device::message("news", payload, QoS::AtLeastOnce)
     };
     sender.publish(with("old", Some(1)));

@@ -13,7 +13,7 @@ fn publish_packet(topic: &str, alias: Option<u16>, qos: QoS, id: Option<u16>) ->
         retain: false,
         topic: topic.to_owned().into(),
         packet_id: id.and_then(PacketId::new),
-        properties: PublishProperties { topic_alias: alias, ..PublishProperties::default() },
+        properties: PublishProperties { topic_alias: alias, ..PublishProperties::default() }.into(),
         payload: b"x"[..].into(),
     })
 }

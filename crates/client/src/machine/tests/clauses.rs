@@ -12,7 +12,7 @@ fn incoming(qos: QoS, id: u16) -> Packet<'static> {
         retain: false,
         topic: "a".into(),
         packet_id: PacketId::new(id),
-        properties: PublishProperties::default(),
+        properties: PublishProperties::default().into(),
         payload: b"x"[..].into(),
     })
 }

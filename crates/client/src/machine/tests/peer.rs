@@ -228,7 +228,7 @@ impl Peer {
             retain: false,
             topic: "to/client".into(),
             packet_id,
-            properties: PublishProperties::default(),
+            properties: PublishProperties::default().into(),
             payload: message.payload.as_bytes().into(),
         }));
     }

@@ -1,14 +1,17 @@
 //! What must hold for whatever bytes a peer sends.
 
 use mqtt::Version;
-use mqtt::codec::Decoded;
 use mqtt::codec::decode::{Peek, Role, decode, peek_connect};
 use mqtt::codec::encode::{encode, encoded_len};
-use mqtt::packet::Packet;
+use mqtt::codec::plain::{Plain, PlainPublish, plain};
+use mqtt::codec::{DecodeError, Decoded};
+use mqtt::packet::{Ack, Packet, Publish, ReasonProperties};
+use mqtt::{PacketId, QoS, ReasonCode};
 
 /// Decodes the front of `bytes`; panics if the decoder contradicts itself or the encoder.
 pub(crate) fn check(bytes: &[u8], version: Version, sender: Role) {
     let whole = decode(bytes, version, sender, u32::MAX);
+    check_plain(bytes, version, &whole);
     if let Ok(Decoded::Packet(packet, len)) = &whole {
         assert!((2..=bytes.len()).contains(len));
         // What was accepted can be said again, in no more bytes, and means the same.
@@ -32,6 +35,65 @@ pub(crate) fn check(bytes: &[u8], version: Version, sender: Role) {
             // It ended before the cut, and what follows does not matter.
             got @ Ok(Decoded::Packet(..)) => assert_eq!(got, whole),
             Err(error) => assert_eq!(Err(error), whole),
+        }
+    }
+}
+
+/// The short way says what the decoder says, and says it of every packet that is that simple; what it copies for receivers is what
+/// the encoder would write.
+fn check_plain(bytes: &[u8], version: Version, whole: &Result<Decoded<'_>, DecodeError>) {
+    let Some((short, len)) = plain(bytes, version, u32::MAX) else {
+        if let Ok(Decoded::Packet(packet, len)) = whole {
+            let mut out = Vec::new();
+            encode(packet, version, &mut out).expect("what was decoded can be encoded");
+            // 3.1 lets flags and lengths be odd: that is not simple
+            assert!(!is_plain(packet) || out != bytes[..*len], "not recognised: {packet:?}");
+        }
+        return;
+    };
+    let ack =
+        |packet_id| Ack { packet_id, reason: ReasonCode::Success, properties: ReasonProperties::default() };
+    let packet = match short {
+        Plain::Publish(publish) => Packet::Publish(publish.to_publish()),
+        Plain::Puback(id) => Packet::Puback(ack(id)),
+        Plain::Pubrec(id) => Packet::Pubrec(ack(id)),
+        Plain::Pubrel(id) => Packet::Pubrel(ack(id)),
+        Plain::Pubcomp(id) => Packet::Pubcomp(ack(id)),
+    };
+    assert_eq!(whole, &Ok(Decoded::Packet(packet, len)));
+    let limit = u32::try_from(len).expect("a packet");
+    assert_eq!(plain(bytes, version, limit), Some((short, len)));
+    assert_eq!(plain(bytes, version, limit - 1), None);
+    if let Plain::Publish(publish) = short {
+        check_copies(&publish);
+    }
+}
+
+fn is_plain(packet: &Packet<'_>) -> bool {
+    match packet {
+        Packet::Publish(publish) => *publish.properties == Default::default(),
+        Packet::Puback(ack) | Packet::Pubrec(ack) | Packet::Pubrel(ack) | Packet::Pubcomp(ack) => {
+            ack.reason == ReasonCode::Success && ack.properties == ReasonProperties::default()
+        }
+        _ => false,
+    }
+}
+
+fn check_copies(publish: &PlainPublish<'_>) {
+    for version in [Version::V31, Version::V311, Version::V5] {
+        for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+            for retain in [false, true] {
+                let packet_id = (qos > QoS::AtMostOnce).then_some(PacketId::MIN);
+                let packet = Publish { dup: false, qos, retain, packet_id, ..publish.to_publish() };
+                let (mut copied, mut encoded) = (vec![0xAA], vec![0xAA]);
+                publish.write(version, qos, retain, packet_id, &mut copied);
+                encode(&Packet::Publish(packet), version, &mut encoded).expect("as valid as it came");
+                assert_eq!(copied, encoded);
+                assert_eq!(publish.len_as(version, qos), Some(copied.len() - 1));
+                let mut bare = vec![0xAA];
+                publish.bare().write(version, qos, retain, packet_id, &mut bare);
+                assert_eq!(bare, encoded);
+            }
         }
     }
 }

@@ -63,7 +63,7 @@ pub(crate) fn message(topic: &str, payload: &str, qos: QoS) -> Publish<'static> 
         retain: false,
         topic: Cow::Owned(topic.to_owned()),
         packet_id: None,
-        properties: PublishProperties::default(),
+        properties: PublishProperties::default().into(),
         payload: Cow::Owned(payload.as_bytes().to_vec()),
     }
 }
