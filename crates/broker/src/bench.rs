@@ -1,14 +1,18 @@
 //! The broker's hot path for those who count its instructions: a worker and a router without sockets, tasks and time.
 //!
 //! It does what `driver` does between two system calls and nothing more, so that what is counted is what a message costs.
+//! Its ways in are not inlined, so that the code behind them is the same whoever calls.
+//!
 //! Behind the feature `bench`, which the server is built without. Must not know: who measures, or how.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use engine::{Arrival, Engine, Inbox, Shard};
 use mqtt::QoS;
-use runtime::clock::Clock;
+use runtime::clock::{Clock, ManualClock};
 use runtime::events::Events;
 use runtime::mailbox::{Receiver as Mailbox, Sender, mailbox};
 
@@ -25,6 +29,8 @@ use crate::worker::Worker;
 const MAILBOX: usize = 64;
 /// Events that are kept; they are written when somebody connects, not when messages pass.
 const EVENTS: usize = 64;
+/// How often the engine's thread is let run until its answer is given up: minutes.
+const PATIENCE: usize = 10_000_000;
 
 struct ToWorker(Sender<Mail>);
 
@@ -39,9 +45,11 @@ impl Inbox for ToWorker {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Device(ConnId);
 
-/// A broker of one worker: bytes in, bytes out. Its time stands still.
+/// A broker of one worker: bytes in, bytes out. Its time stands still until it is moved.
 pub struct Bench {
     worker: Worker,
+    clock: Clock,
+    hand: ManualClock,
     mailbox: Mailbox<Mail>,
     mail: Vec<Mail>,
     door: Arc<Door>,
@@ -59,13 +67,13 @@ impl Bench {
     /// # Errors
     /// The engine does not answer.
     pub fn new(config: BrokerConfig, engine: &Arc<dyn Engine>) -> Result<Self, StartError> {
-        let (clock, _) = Clock::manual();
+        let (clock, hand) = Clock::manual();
         let (sender, mailbox) = mailbox::<Mail>(MAILBOX);
         let events = Events::new(clock.clone(), EVENTS);
         let started = now(&clock);
         // nobody has a password: no threads that compare
         let limits = access::Limits { threads: 0, ..config.access.verifier };
-        let verifier = access::Verifier::start(clock, limits).map_err(StartError::Threads)?;
+        let verifier = access::Verifier::start(clock.clone(), limits).map_err(StartError::Threads)?;
         let shared = Arc::new(Shared::new(
             "bench".into(),
             config,
@@ -83,23 +91,57 @@ impl Bench {
         let name = "tcp://127.0.0.1:1883".into();
         let door = Arc::new(Door { name, allow_anonymous: true, rates: ClientRates::default() });
         let worker = Worker::new(0, shared, port, recovered.tails, started);
-        Ok(Self { worker, mailbox, mail: Vec::new(), door })
+        Ok(Self { worker, clock, hand, mailbox, mail: Vec::new(), door })
     }
 
     /// A connection is accepted.
+    #[inline(never)]
     pub fn open(&mut self) -> Device {
         let peer = SocketAddr::from(([127, 0, 0, 1], 40_000));
         Device(self.worker.open(Origin { peer, via: None, door: Arc::clone(&self.door) }, false))
     }
 
     /// Bytes of the client arrive, as one read gives them.
+    #[inline(never)]
     pub fn received(&mut self, device: Device, bytes: &[u8]) {
         self.worker.received(device.0, bytes);
     }
 
+    /// The connection is closed by the client.
+    #[inline(never)]
+    pub fn closed(&mut self, device: Device) {
+        self.worker.socket_closed(device.0, "closed by the client");
+    }
+
+    /// Waits until the engine, which is a thread of its own, has answered; at once where it was asked nothing. What it says
+    /// is taken by the next [`Self::end_turn`]. `false`: it does not answer.
+    pub fn wait(&mut self) -> bool {
+        for _ in 0..PATIENCE {
+            if self.worker.operations() == 0 || self.mailbox.try_recv(&mut self.mail) {
+                return true;
+            }
+            thread::yield_now();
+        }
+        false
+    }
+
+    /// Whether the engine owes an answer.
+    pub fn is_waiting(&self) -> bool {
+        self.worker.operations() > 0
+    }
+
+    /// Time passes, and the worker looks at the clock.
+    #[inline(never)]
+    pub fn tick(&mut self, by: Duration) {
+        self.hand.advance(by);
+        self.worker.now = now(&self.clock);
+        self.worker.tick();
+    }
+
     /// The end of a turn: mail is taken, and what waits for each connection goes to `write`, whose socket takes all of it.
-    pub fn end_turn(&mut self, mut write: impl FnMut(Device, &[u8])) {
-        if self.mailbox.try_recv(&mut self.mail) {
+    #[inline(never)]
+    pub fn end_turn(&mut self, write: &mut dyn FnMut(Device, &[u8])) {
+        if self.mailbox.try_recv(&mut self.mail) || !self.mail.is_empty() {
             for mail in self.mail.drain(..) {
                 self.worker.mail(mail);
             }
@@ -157,6 +199,7 @@ impl Subscriptions {
     }
 
     /// How many sessions and how many groups a message for `topic` goes to.
+    #[inline(never)]
     pub fn routes(&mut self, topic: &str) -> (usize, usize) {
         let routes = self.cache.lookup(&self.router, topic);
         (routes.workers.iter().map(|worker| worker.hits.len()).sum(), routes.groups.len())

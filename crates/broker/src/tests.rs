@@ -8,7 +8,6 @@ mod delayed;
 mod failure;
 mod life;
 mod limits;
-mod pieces;
 mod protocol;
 mod rig;
 mod shared;

@@ -4,70 +4,46 @@
 //! what the broker itself spends between one read and the writes that follow from it.
 
 use std::mem::take;
-use std::sync::Arc;
 
 use broker::bench::{Bench, Device};
-use broker::config::BrokerConfig;
-use engine::Engine;
-use engine::memory::{MemoryConfig, MemoryEngine};
 use mqtt::codec::Decoded;
 use mqtt::codec::decode::{Role, decode};
-use mqtt::packet::{Connect, Packet};
+use mqtt::packet::Packet;
 use mqtt::{QoS, Version};
-use runtime::clock::Clock;
 
 use crate::meter::{OPERATIONS, Row, counted};
-use crate::packets;
+use crate::{clients, packets};
 
 /// An operation is one message of the publisher, with all that follows from it.
 pub(crate) const ROWS: &[Row] = &[
-    Row { name: "deliver/q0_to_nobody", run: || play(&Case { receivers: 0, ..Case::default() }) },
-    Row { name: "deliver/q0_to_1", run: || play(&Case::default()) },
-    Row { name: "deliver/q0_to_10", run: || play(&Case { receivers: 10, ..Case::default() }) },
-    Row { name: "deliver/q0_to_100", run: || play(&Case { receivers: 100, ..Case::default() }) },
-    Row { name: "deliver/q0_to_1_batch", run: || play(&Case { batch: 100, ..Case::default() }) },
-    Row {
-        name: "deliver/q0_to_10_batch",
-        run: || play(&Case { receivers: 10, batch: 100, ..Case::default() }),
-    },
-    Row {
-        name: "deliver/q0_4k_to_10",
-        run: || play(&Case { receivers: 10, payload: 4_096, ..Case::default() }),
-    },
+    Row { name: "deliver/q0_to_nobody", run: || play(&Case { receivers: 0, ..Q0 }) },
+    Row { name: "deliver/q0_to_1", run: || play(&Q0) },
+    Row { name: "deliver/q0_to_10", run: || play(&Case { receivers: 10, ..Q0 }) },
+    Row { name: "deliver/q0_to_100", run: || play(&Case { receivers: 100, ..Q0 }) },
+    Row { name: "deliver/q0_to_1_batch", run: || play(&Case { batch: 100, ..Q0 }) },
+    Row { name: "deliver/q0_to_1_batch_of_one_topic", run: || play(&Case { batch: 100, topics: 1, ..Q0 }) },
+    Row { name: "deliver/q0_to_10_batch", run: || play(&Case { receivers: 10, batch: 100, ..Q0 }) },
+    Row { name: "deliver/q0_4k_to_10", run: || play(&Case { receivers: 10, payload: 4_096, ..Q0 }) },
     Row {
         name: "deliver/q0_v5_properties_to_10",
-        run: || play(&Case { receivers: 10, version: Version::V5, ..Case::default() }),
+        run: || play(&Case { receivers: 10, version: Version::V5, ..Q0 }),
     },
+    Row { name: "deliver/q0_shared_by_3", run: || play(&Case { members: 3, receivers: 0, ..Q0 }) },
+    Row { name: "deliver/q1_to_1", run: || play(&Q1) },
+    Row { name: "deliver/q1_to_1_batch", run: || play(&Case { batch: 20, ..Q1 }) },
+    Row { name: "deliver/q1_to_10", run: || play(&Case { receivers: 10, ..Q1 }) },
+    Row { name: "deliver/q1_v5_properties_to_1", run: || play(&Case { version: Version::V5, ..Q1 }) },
     Row {
-        name: "deliver/q0_shared_by_3",
-        run: || play(&Case { members: 3, receivers: 0, ..Case::default() }),
+        name: "deliver/q1_durable_to_1_batch",
+        run: || play(&Case { version: Version::V5, durable: true, batch: 20, ..Q1 }),
     },
-    Row { name: "deliver/q1_to_1", run: || play(&Case { qos: QoS::AtLeastOnce, ..Case::default() }) },
-    Row {
-        name: "deliver/q1_to_1_batch",
-        run: || play(&Case { qos: QoS::AtLeastOnce, batch: 20, ..Case::default() }),
-    },
-    Row {
-        name: "deliver/q1_to_10",
-        run: || play(&Case { qos: QoS::AtLeastOnce, receivers: 10, ..Case::default() }),
-    },
-    Row {
-        name: "deliver/q1_v5_properties_to_1",
-        run: || play(&Case { qos: QoS::AtLeastOnce, version: Version::V5, ..Case::default() }),
-    },
-    Row { name: "deliver/q2_to_1", run: || play(&Case { qos: QoS::ExactlyOnce, ..Case::default() }) },
-    Row {
-        name: "deliver/q2_to_1_batch",
-        run: || play(&Case { qos: QoS::ExactlyOnce, batch: 20, ..Case::default() }),
-    },
-    Row {
-        name: "deliver/q2_to_10",
-        run: || play(&Case { qos: QoS::ExactlyOnce, receivers: 10, ..Case::default() }),
-    },
+    Row { name: "deliver/q2_to_1", run: || play(&Q2) },
+    Row { name: "deliver/q2_to_1_batch", run: || play(&Case { batch: 20, ..Q2 }) },
+    Row { name: "deliver/q2_to_10", run: || play(&Case { receivers: 10, ..Q2 }) },
 ];
 
-/// Topics that the publisher uses in turns.
-const TOPICS: usize = 25;
+/// Turns before counting.
+const WARM_UP: usize = 50;
 
 struct Case {
     /// Of publisher and subscribers; 5 adds properties to the messages.
@@ -77,34 +53,39 @@ struct Case {
     receivers: usize,
     /// Who does as one group.
     members: usize,
+    /// Whether the sessions of the receivers outlive their connections: messages then come by the log. Version 5 only.
+    durable: bool,
+    /// Topics that the publisher uses in turns.
+    topics: usize,
     /// Messages that come in one read.
     batch: usize,
     /// Bytes.
     payload: usize,
 }
 
-impl Default for Case {
-    fn default() -> Self {
-        Self {
-            version: Version::V311,
-            qos: QoS::AtMostOnce,
-            receivers: 1,
-            members: 0,
-            batch: 1,
-            payload: packets::PAYLOAD,
-        }
-    }
-}
+/// Version 3.1.1, one receiver.
+const Q0: Case = Case {
+    version: Version::V311,
+    qos: QoS::AtMostOnce,
+    receivers: 1,
+    members: 0,
+    durable: false,
+    topics: 25,
+    batch: 1,
+    payload: packets::PAYLOAD,
+};
+const Q1: Case = Case { qos: QoS::AtLeastOnce, ..Q0 };
+const Q2: Case = Case { qos: QoS::ExactlyOnce, ..Q0 };
 
 fn play(case: &Case) -> u64 {
     let mut scene = Scene::new(case);
     let turns = OPERATIONS as usize / case.batch;
     scene.watched = true;
     // each topic once and more before it counts: routes are remembered, buffers have grown
-    for turn in 0..2 * TOPICS {
+    for turn in 0..WARM_UP {
         scene.turn(case, turn, false);
     }
-    scene.judge(case, 2 * TOPICS * case.batch);
+    scene.judge(case, WARM_UP * case.batch);
     // what is sent with QoS 0 needs no answer: it is looked at no more
     scene.watched = case.qos > QoS::AtMostOnce;
     for turn in 0..turns {
@@ -141,23 +122,25 @@ struct Written {
 
 impl Scene {
     fn new(case: &Case) -> Self {
-        let engine: Arc<dyn Engine> = MemoryEngine::new(MemoryConfig::default(), || Clock::system().now());
-        let mut bench = Bench::new(BrokerConfig::default(), &engine).expect("an empty engine answers");
-        let publisher = connect(&mut bench, "publisher", case.version);
+        let mut bench = clients::broker();
+        let publisher = clients::connect(&mut bench, &clients::hello("publisher", case.version));
         for n in 0..case.receivers + case.members {
-            let device = connect(&mut bench, &format!("receiver-{n:03}"), case.version);
+            let client_id = format!("receiver-{n:03}");
+            let mut hello = clients::hello(&client_id, case.version);
+            hello.properties.session_expiry_interval = case.durable.then_some(3_600);
+            let device = clients::connect(&mut bench, &hello);
             let plain = "fleet/berlin/+/telemetry/#";
             let shared = format!("$share/group/{plain}");
             let filter = if n < case.receivers { plain } else { &shared };
             let subscribe = packets::bytes(&packets::subscribe(&[filter], case.qos), case.version);
-            let answer = ask(&mut bench, device, &subscribe, case.version);
+            let answer = clients::ask(&mut bench, device, &subscribe, case.version);
             assert!(matches!(answer, Packet::Suback(suback) if !suback.reasons.iter().any(|r| r.is_error())));
         }
         Self {
             bench,
             publisher,
             version: case.version,
-            topics: (0..TOPICS).map(packets::topic).collect(),
+            topics: (0..case.topics).map(packets::topic).collect(),
             next_id: 0,
             watched: true,
             written: Written { bytes: Vec::with_capacity(1 << 20), parts: Vec::with_capacity(1 << 10) },
@@ -171,13 +154,15 @@ impl Scene {
         let mut sent = Vec::new();
         for n in 0..case.batch {
             self.next_id = self.next_id % 60_000 + 1;
-            let topic = self.topics.get((turn * case.batch + n) % TOPICS).map_or("", String::as_str);
+            let topic = self.topics.get((turn * case.batch + n) % case.topics).map_or("", String::as_str);
             let packet = if case.version.is_v5() { packets::publish_v5 } else { packets::publish };
             let packet = packet(topic, case.qos, self.next_id, case.payload);
             sent.extend(packets::bytes(&packet, case.version));
         }
         let mut reads = vec![(self.publisher, sent)];
-        while !reads.is_empty() {
+        while !reads.is_empty() || self.bench.is_waiting() {
+            // where the engine was asked, its answer is there before counting goes on
+            assert!(self.bench.wait(), "the engine answers");
             if count {
                 counted(|| self.exchange(&reads));
             } else {
@@ -193,7 +178,7 @@ impl Scene {
             self.bench.received(*device, bytes);
         }
         let (written, watched) = (&mut self.written, self.watched);
-        self.bench.end_turn(|device, bytes| {
+        self.bench.end_turn(&mut |device, bytes| {
             if watched {
                 written.bytes.extend_from_slice(bytes);
                 written.parts.push((device, bytes.len()));
@@ -253,31 +238,4 @@ impl Scene {
         let acknowledged = if case.qos == QoS::AtMostOnce { 0 } else { messages };
         assert_eq!(take(&mut self.acknowledged), acknowledged, "acknowledgements");
     }
-}
-
-fn connect(bench: &mut Bench, client_id: &str, version: Version) -> Device {
-    let device = bench.open();
-    let connect = Connect { version, ..packets::connect(client_id) };
-    let packet = packets::bytes(&Packet::Connect(Box::new(connect)), version);
-    let answer = ask(bench, device, &packet, version);
-    assert!(matches!(answer, Packet::Connack(connack) if !connack.reason.is_error()));
-    device
-}
-
-/// What the broker answers; it may have to ask its engine first, which is a thread of its own.
-fn ask(bench: &mut Bench, device: Device, bytes: &[u8], version: Version) -> Packet<'static> {
-    bench.received(device, bytes);
-    let mut answer = Vec::new();
-    for _ in 0..1_000_000 {
-        bench.end_turn(|to, bytes| {
-            if to == device {
-                answer.extend_from_slice(bytes);
-            }
-        });
-        if let Ok(Decoded::Packet(packet, _)) = decode(&answer, version, Role::Server, u32::MAX) {
-            return packet.into_owned();
-        }
-        std::thread::yield_now();
-    }
-    panic!("no answer");
 }

@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, reason = "the number of operations is what this program is asked for")]
 
 mod choose;
+mod clients;
 mod decode;
 mod deliver;
 mod encode;
@@ -14,6 +15,7 @@ mod matching;
 mod meter;
 mod packets;
 mod preread;
+mod session;
 
 use std::process::ExitCode;
 
@@ -27,6 +29,7 @@ fn rows() -> impl Iterator<Item = &'static Row> {
         matching::MATCH_ROWS,
         matching::ROUTE_ROWS,
         deliver::ROWS,
+        session::ROWS,
         preread::ROWS,
         choose::ROWS,
     ]
