@@ -44,7 +44,7 @@ impl Broker {
         let launch = match self {
             Self::Tidegate { workers } => {
                 let data = data_folder(bench, "tidegate-data")?;
-                let config = bench.file("broker.toml", &tidegate(&data, port, workers, setup.websocket))?;
+                let config = bench.file("broker.toml", &tidegate(&data, port, workers, setup))?;
                 Launch::new(&bench.tidegate, setup.seat, "run --config").arg(config)
             }
             Self::Mosquitto => {
@@ -72,11 +72,13 @@ impl Broker {
     }
 }
 
-fn tidegate(data: &str, port: u16, workers: u8, websocket: bool) -> String {
-    let transport = if websocket { "ws" } else { "tcp" };
+fn tidegate(data: &str, port: u16, workers: u8, setup: Setup) -> String {
+    let transport = if setup.websocket { "ws" } else { "tcp" };
+    // as mosquitto's: where the windows of the load are the bound, the servers' are none
+    let broker = if setup.short_queues { "" } else { "[broker]\nmax_inflight = 65535\n\n" };
     format!(
         "[node]\nname = \"bench\"\ndata_dir = \"{data}\"\nworkers = {workers}\n\n[engine]\nkind = \"memory\"\n\n\
-         [[broker.listeners]]\nbind = \"127.0.0.1:{port}\"\ntransport = \"{transport}\"\n\n[log]\nlevel = \"warn\"\n"
+         {broker}[[broker.listeners]]\nbind = \"127.0.0.1:{port}\"\ntransport = \"{transport}\"\n\n[log]\nlevel = \"warn\"\n"
     )
 }
 
@@ -120,9 +122,12 @@ mod tests {
             short_queues: false,
             no_delay: false,
         };
+        let text = tidegate("d", 1, 2, setup);
         assert!(
-            tidegate("d", 1, 2, true).contains("workers = 2") && tidegate("d", 1, 2, true).contains("\"ws\"")
+            text.contains("workers = 2") && text.contains("\"ws\"") && text.contains("max_inflight"),
+            "{text}"
         );
+        assert!(!tidegate("d", 1, 2, Setup { short_queues: true, ..setup }).contains("max_inflight"));
         let text = mosquitto(1, 2, setup);
         assert!(text.contains("websockets") && text.contains("max_inflight_messages 0\n"), "{text}");
         let text = mosquitto(1, 2, Setup { short_queues: true, websocket: false, ..setup });
