@@ -17,6 +17,7 @@ use mqtt::packet::Connect;
 use mqtt::{PacketId, QoS, ReasonCode, Version};
 
 use crate::authenticate::Authenticating;
+use crate::buffers::Buffers;
 use crate::caller::Caller;
 use crate::config::{BrokerConfig, ClientRates};
 use crate::message::Message;
@@ -456,23 +457,18 @@ impl Conn {
         self.out.len() - self.sent
     }
 
-    /// Where the next packet is appended, with a buffer out of the pool if there was none; `None`: nothing is sent any more
-    /// [MQTT-3.14.4-1].
+    /// Where the next packet, of about `len` bytes, is appended; `None`: nothing is sent any more [MQTT-3.14.4-1].
     #[inline]
-    pub(crate) fn outbox(&mut self, pool: &mut Vec<Vec<u8>>) -> Option<&mut Vec<u8>> {
+    pub(crate) fn outbox(&mut self, pool: &mut Buffers, len: usize) -> Option<&mut Vec<u8>> {
         if !self.socket_open || self.closing {
             return None;
-        }
-        if self.out.capacity() == 0
-            && let Some(buffer) = pool.pop()
-        {
-            self.out = buffer;
         }
         if self.sent >= COMPACT_FROM && self.sent >= self.unsent() {
             // a client that takes bytes as slowly as they come must not keep those it has taken
             self.out.drain(..self.sent);
             self.sent = 0;
         }
+        pool.grow(&mut self.out, len.max(1));
         Some(&mut self.out)
     }
 

@@ -102,12 +102,12 @@ impl Worker {
         let most = self.config.max_outbound_bytes;
         let Some(conn) = self.conns.get_mut(hit.slot as usize) else { return false };
         let version = conn.version;
-        let fits = |len| len <= conn.max_packet as usize;
+        let Some(len) = plain.len_as(version, form.qos) else { return false };
         if !conn.is_connected()
             || conn.has_aliases_out()
             || conn.unsent() >= most
             || !(form.identifiers.is_empty() || !version.is_v5())
-            || !plain.len_as(version, form.qos).is_some_and(fits)
+            || len > conn.max_packet as usize
         {
             return false;
         }
@@ -122,7 +122,7 @@ impl Worker {
             session.dirty = true;
             Some(packet_id)
         };
-        let Some(out) = conn.outbox(&mut self.buffers) else { return false };
+        let Some(out) = conn.outbox(&mut self.buffers, len) else { return false };
         plain.write(version, form.qos, form.retain, packet_id, out);
         conn.send_msg += 1;
         self.metrics.packets_sent.inc();
@@ -276,7 +276,7 @@ impl Worker {
             let mut templates = std::mem::take(&mut self.templates);
             let written = match templates.of(version, view, left, form) {
                 Some(template) if template.len() <= max => {
-                    self.write(id, |out| template.write(packet_id, out));
+                    self.write_sized(id, template.len(), |out| template.write(packet_id, out));
                     true
                 }
                 _ => false,
@@ -352,11 +352,9 @@ impl Worker {
         dup: bool,
     ) -> bool {
         if !dup && let Some(bare) = view.bare_for(version, left, form.identifiers) {
-            let fits = bare.len_as(version, form.qos).is_some_and(|len| len <= max);
-            if fits {
-                self.write(id, |out| bare.write(version, form.qos, form.retain, packet_id, out));
-            }
-            return fits;
+            let Some(len) = bare.len_as(version, form.qos).filter(|&len| len <= max) else { return false };
+            self.write_sized(id, len, |out| bare.write(version, form.qos, form.retain, packet_id, out));
+            return true;
         }
         let mut written = false;
         self.write(id, |out| {

@@ -12,6 +12,7 @@ mod authorize;
 pub mod auto_subscribe;
 #[cfg(feature = "bench")]
 pub mod bench;
+mod buffers;
 mod caller;
 pub mod config;
 mod connect;

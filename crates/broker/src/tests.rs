@@ -8,6 +8,7 @@ mod delayed;
 mod failure;
 mod life;
 mod limits;
+mod pieces;
 mod protocol;
 mod rig;
 mod shared;

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use engine::{EngineError, Key, Op, Port, Pos, Reply, Shard, Token};
 use hashbrown::HashMap;
-use mqtt::codec::decode::{Role, decode};
+use mqtt::codec::decode::{Role, decode, packet_len};
 use mqtt::codec::plain::{Plain, plain};
 use mqtt::codec::{Decoded, encode};
 use mqtt::packet::Packet;
@@ -24,6 +24,7 @@ use mqtt::{PacketId, ReasonCode, Version};
 use runtime::timer_wheel::Wheel;
 use slab::Slab;
 
+use crate::buffers::Buffers;
 use crate::caller::Caller;
 use crate::config::BrokerConfig;
 use crate::connection::{AckRef, Conn, ConnId, End, Origin, Phase};
@@ -108,10 +109,6 @@ pub(crate) const MAX_LOG_BACKLOG: usize = 8 << 20;
 const MAX_FORWARD_BACKLOG: usize = 16_384;
 /// How long a closed connection may take to take its last bytes.
 const LINGER: Duration = Duration::from_secs(2);
-/// Buffers kept for connections that will write next.
-const POOLED_BUFFERS: usize = 256;
-/// Buffers larger than this are given back to the allocator.
-const POOLED_CAPACITY: usize = 64 * 1024;
 
 /// See the module.
 pub(crate) struct Worker {
@@ -139,7 +136,7 @@ pub(crate) struct Worker {
     pub(crate) flush_waker: Option<Waker>,
     wheel: Wheel<ConnId>,
     fired: Vec<ConnId>,
-    pub(crate) buffers: Vec<Vec<u8>>,
+    pub(crate) buffers: Buffers,
     congested: bool,
     /// Sessions whose search of the retained store goes on next turn.
     searching: Vec<ConnId>,
@@ -190,7 +187,7 @@ impl Worker {
             flush_waker: None,
             wheel: Wheel::new(now.instant, Duration::from_secs(1)),
             fired: Vec::new(),
-            buffers: Vec::new(),
+            buffers: Buffers::default(),
             congested: false,
             searching: Vec::new(),
             durable_sessions: 0,
@@ -236,16 +233,12 @@ impl Worker {
         let now = self.now.instant;
         let Some(conn) = self.conn_mut(id).filter(|c| !c.closing) else { return };
         conn.last_received = now;
-        match conn.tail.take() {
-            None => {
-                let used = self.process(id, bytes);
-                self.keep_tail(id, &bytes[used..]);
-            }
-            Some(mut tail) => {
-                tail.extend_from_slice(bytes);
-                self.process_owned(id, tail);
-            }
-        }
+        let rest = match conn.tail.take() {
+            None => bytes,
+            Some(tail) => self.finish_tail(id, tail, bytes),
+        };
+        let used = self.process(id, rest);
+        self.keep_tail(id, &rest[used..]);
         if self.conn(id).is_some_and(|c| c.throttle().is_some()) {
             self.charge(id, Flow::Bytes, bytes.len() as u64);
         }
@@ -406,12 +399,9 @@ impl Worker {
         let room = conn.stalled && !conn.closing && conn.unsent() <= room_at;
         conn.stalled &= !room;
         if conn.sent >= conn.out.len() {
-            let mut buffer = std::mem::take(&mut conn.out);
+            let buffer = std::mem::take(&mut conn.out);
             conn.sent = 0;
-            if buffer.capacity() <= POOLED_CAPACITY && self.buffers.len() < POOLED_BUFFERS {
-                buffer.clear();
-                self.buffers.push(buffer);
-            }
+            self.buffers.give_back(buffer);
         }
         if room {
             self.pump(id);
@@ -475,11 +465,16 @@ impl Worker {
 
     /// Appends bytes to what waits for the connection.
     pub(crate) fn write(&mut self, id: ConnId, encode: impl FnOnce(&mut Vec<u8>)) {
+        self.write_sized(id, 0, encode);
+    }
+
+    /// The same where it is known that `len` bytes come.
+    pub(crate) fn write_sized(&mut self, id: ConnId, len: usize, encode: impl FnOnce(&mut Vec<u8>)) {
         let Some(conn) = self.conns.get_mut(id.slot as usize).filter(|c| c.generation == id.generation)
         else {
             return;
         };
-        let Some(out) = conn.outbox(&mut self.buffers) else { return };
+        let Some(out) = conn.outbox(&mut self.buffers, len) else { return };
         encode(out);
         self.metrics.packets_sent.inc();
         if !std::mem::replace(&mut conn.dirty, true) {
@@ -625,6 +620,7 @@ impl Worker {
     /// Handles every whole packet at the front of `input`; how many bytes were used.
     fn process(&mut self, id: ConnId, input: &[u8]) -> usize {
         let mut used = 0;
+        let mut known = self.routes.last_topic();
         loop {
             let Some(conn) = self.conn(id) else { return input.len() };
             if conn.closing {
@@ -650,10 +646,13 @@ impl Worker {
             }
             let (version, max) = (conn.version, self.max_packet(conn));
             if conn.is_connected()
-                && let Some((packet, len)) = plain(rest, version, max)
+                && let Some((packet, len)) = plain(rest, version, max, &known)
             {
                 used += len;
                 self.plain_packet(id, &packet);
+                if !self.routes.is_last_topic(&known) {
+                    known = self.routes.last_topic();
+                }
                 continue;
             }
             match decode(rest, version, Role::Client, max) {
@@ -682,6 +681,32 @@ impl Worker {
     }
 
     #[expect(clippy::box_collection, reason = "it goes back to where it was")]
+    /// Completes the packet that was not whole, and gives what comes behind it: that is read where it lies, not copied.
+    fn finish_tail<'b>(&mut self, id: ConnId, mut tail: Box<Vec<u8>>, mut bytes: &'b [u8]) -> &'b [u8] {
+        loop {
+            let missing = packet_len(&tail).map_or(1, |len| len.saturating_sub(tail.len()));
+            let (part, rest) = bytes.split_at(missing.min(bytes.len()));
+            if part.is_empty() {
+                // it is whole and may not be looked at now, or nothing more has come: what there is waits
+                if let Some(conn) = self.conn_mut(id) {
+                    tail.extend_from_slice(bytes);
+                    conn.tail = Some(tail);
+                }
+                return &[];
+            }
+            bytes = rest;
+            // a large packet grows as it arrives; nothing is reserved on the word of a length
+            self.buffers.grow(&mut tail, part.len());
+            tail.extend_from_slice(part);
+            let used = self.process(id, &tail);
+            if used == tail.len() {
+                self.buffers.give_back_large(*tail);
+                return bytes;
+            }
+            tail.drain(..used);
+        }
+    }
+
     fn process_owned(&mut self, id: ConnId, mut bytes: Box<Vec<u8>>) {
         let used = self.process(id, &bytes);
         bytes.drain(..used);
@@ -689,7 +714,6 @@ impl Worker {
             && !conn.closing
             && !bytes.is_empty()
         {
-            // a large packet grows as it arrives; nothing is reserved on the word of a length
             conn.tail = Some(bytes);
         }
     }

@@ -6,26 +6,26 @@
 //! Every step has a bound in bytes and time; every refusal has its word, its counter and, where MQTT has one, its
 //! answer.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use mqtt::Version;
+use net::listener::{ACCEPT_PAUSE, AfterError, after_error};
 use net::proxy_protocol::{self, Header, Parsed, ReadError, TLV_UNIQUE_ID, Tlv, TrustedProxies};
+use net::reactor::{Acceptor, Stream};
 use runtime::events::Event;
 use runtime::metrics::PerWorker;
 use runtime::rate::SharedBucket;
-use tokio::io::{AsyncRead, AsyncWriteExt, Interest, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::spawn_local;
+use tokio::task::{spawn_local, yield_now};
 use tokio::time::timeout;
 
 use crate::access;
@@ -38,15 +38,16 @@ use crate::preread::{Preread, Seen};
 use crate::route::{self, Balance, ChosenBy, Names, Plan, Request};
 use crate::server::{Reached, Server, Slot};
 use crate::session_log::{self, Id, Patience, Session, Where, Who};
-use crate::splice::Relay;
 use crate::upstream::{Chosen, Upstream};
-use crate::worker::{Arriving, Worker};
+use crate::worker::{Arriving, Worker, guarded};
 
 /// After a refusal with an answer: how long the client has to take it and close.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 /// And how many of its bytes are read and thrown away meanwhile: unread bytes would make the kernel reset the
 /// connection, and the answer could be lost.
 const LINGER_BYTES: usize = 64 * 1024;
+/// Connections that are accepted before others have their turn.
+const ACCEPTS: usize = 32;
 /// Who stands first in a queue looks this often by itself.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The others look this often whether they stand first.
@@ -162,27 +163,38 @@ impl Drop for Open {
 }
 
 /// Accepts on one worker until it is aborted.
-pub(crate) async fn listen(worker: Rc<Worker>, listener: Arc<Listener>, socket: TcpListener) {
+pub(crate) async fn listen(worker: Rc<Worker>, listener: Arc<Listener>, acceptor: Acceptor) {
+    let mut accepted: usize = 0;
     loop {
-        let pause = |error: &io::Error| {
-            if let Some(stats) = listener.stats.get(worker.id) {
-                stats.pauses.inc();
+        match poll_fn(|cx| acceptor.poll_accept(cx)).await {
+            Ok((fd, from)) => {
+                admit(&worker, &listener, fd, from);
+                accepted = accepted.wrapping_add(1);
+                if accepted.is_multiple_of(ACCEPTS) {
+                    yield_now().await;
+                }
             }
-            if listener.pauses.now(worker.clock.unix_millis()) {
-                tracing::warn!(listener = %listener.name, %error, "accepting pauses");
-            }
-        };
-        match net::listener::accept(&socket, pause).await {
-            Ok((stream, from)) => admit(&worker, &listener, stream, from),
-            Err(error) => {
-                tracing::error!(listener = %listener.name, %error, "a listener is broken, this worker accepts no more on it");
-                return;
-            }
+            Err(error) => match after_error(&error) {
+                AfterError::Next => {}
+                AfterError::Pause => {
+                    if let Some(stats) = listener.stats.get(worker.id) {
+                        stats.pauses.inc();
+                    }
+                    if listener.pauses.now(worker.clock.unix_millis()) {
+                        tracing::warn!(listener = %listener.name, %error, "accepting pauses");
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+                AfterError::GiveUp => {
+                    tracing::error!(listener = %listener.name, %error, "a listener is broken, this worker accepts no more on it");
+                    return;
+                }
+            },
         }
     }
 }
 
-fn admit(worker: &Rc<Worker>, listener: &Arc<Listener>, stream: TcpStream, from: SocketAddr) {
+fn admit(worker: &Rc<Worker>, listener: &Arc<Listener>, fd: OwnedFd, from: SocketAddr) {
     if let Some(stats) = listener.stats.get(worker.id) {
         stats.accepted.inc();
     }
@@ -199,22 +211,48 @@ fn admit(worker: &Rc<Worker>, listener: &Arc<Listener>, stream: TcpStream, from:
     }
     let in_time =
         policy.config.accept_rate.is_none_or(|rate| listener.rate.allows(rate, listener.nanos(now)));
+    let Ok((stream, bytes)) = begin(worker, &policy, fd) else {
+        return report(worker, listener, from, None, &Refusal::NoDescriptors);
+    };
+    let known = !bytes.is_empty();
     let device = Device {
         stream,
         via: from,
         peer: from,
         destination: None,
-        bytes: Vec::new(),
+        bytes,
         since: now,
         version: None,
         client_id: None,
     };
-    spawn_local(serve(worker.arrive(), open, policy, device, in_time));
+    let journey = serve(worker.arrive(), open, policy, device, in_time);
+    if !known {
+        spawn_local(journey);
+        return;
+    }
+    // Who came with all its bytes to a server nearby needs no task: its journey has no wait in it.
+    let mut journey = Box::pin(journey);
+    let mut nobody = Context::from_waker(Waker::noop());
+    if matches!(guarded(|| journey.as_mut().poll(&mut nobody)), Some(Poll::Pending)) {
+        spawn_local(journey);
+    }
+}
+
+/// Puts an accepted connection into the reactor, with the bytes that came before it was accepted.
+fn begin(worker: &Worker, policy: &Policy, fd: OwnedFd) -> io::Result<(Stream, Vec<u8>)> {
+    if policy.config.proxy_protocol {
+        return Ok((Stream::connected(&worker.reactor, fd)?, Vec::new()));
+    }
+    let mut buffer = worker.buffer.borrow_mut();
+    let room = policy.config.preread_size.min(buffer.len());
+    let first = buffer.get_mut(..room).unwrap_or_default();
+    let (stream, got) = Stream::connected_reading(&worker.reactor, fd, first)?;
+    Ok((stream, first.get(..got).unwrap_or_default().to_vec()))
 }
 
 /// A connection that has no server yet.
 struct Device {
-    stream: TcpStream,
+    stream: Stream,
     /// The TCP connection's peer.
     via: SocketAddr,
     /// The device's own address.
@@ -254,6 +292,7 @@ async fn serve(arriving: Arriving, mut open: Open, policy: Arc<Policy>, mut devi
         }
     };
     let outcome = tokio::select! {
+        biased;
         outcome = journey => outcome,
         () = worker.stopped() => Err(Refusal::ShuttingDown),
     };
@@ -273,7 +312,8 @@ async fn arrive(
     let reading = async {
         let trusted = policy.config.proxy_protocol && policy.trusted.allows(device.via.ip());
         if trusted {
-            let header = read_proxy_header(device).await?;
+            // boxed: few listeners have trusted proxies, and every connection on its way would carry this future
+            let header = Box::pin(read_proxy_header(device)).await?;
             // The proxy's own connections (health checks) have no other address than their own.
             if let (Some(source), destination) = (header.source, header.destination) {
                 (device.peer, device.destination) = (source, destination);
@@ -298,7 +338,9 @@ async fn within<T>(policy: &Policy, reading: impl Future<Output = Result<T, Refu
 }
 
 async fn read_proxy_header(device: &mut Device) -> Result<Header, Refusal> {
-    proxy_protocol::read_header(&device.stream, &mut device.bytes).await.map_err(|error| match error {
+    let stream = &device.stream;
+    let read = async |buffer: &mut Vec<u8>, room| stream.read_into(buffer, room).await;
+    proxy_protocol::read_header_with(&mut device.bytes, read).await.map_err(|error| match error {
         ReadError::NotProxy => Refusal::ProxyHeaderMissing,
         ReadError::Malformed(_) => Refusal::ProxyHeaderInvalid,
         ReadError::Closed | ReadError::Io(_) => Refusal::ClosedEarly,
@@ -331,27 +373,27 @@ async fn read_more(worker: &Worker, device: &mut Device, max: usize) -> Result<(
     // The names were not within `max` bytes, though no more would have been needed: the preread waits for nothing
     // beyond its bound, so this can't be; and if it were, it would end here.
     let room = max.checked_sub(device.bytes.len()).filter(|room| *room > 0).ok_or(Refusal::ClosedEarly)?;
-    // Polled, not tried: a read that did not fill the buffer is then noted as the last one, and the relay need
-    // not ask the empty socket again.
-    poll_fn(|cx| {
+    loop {
+        device.stream.readable().await;
         let mut buffer = worker.buffer.borrow_mut();
         let room = room.min(buffer.len());
-        let mut read = ReadBuf::new(buffer.get_mut(..room).unwrap_or_default());
-        ready!(Pin::new(&mut device.stream).poll_read(cx, &mut read)).map_err(|_| Refusal::ClosedEarly)?;
-        let bytes = read.filled();
-        if bytes.is_empty() {
-            return Poll::Ready(Err(Refusal::ClosedEarly));
+        let buffer = buffer.get_mut(..room).unwrap_or_default();
+        match device.stream.recv(buffer) {
+            Ok(0) => return Err(Refusal::ClosedEarly),
+            Ok(got) => {
+                device.bytes.extend_from_slice(buffer.get(..got).unwrap_or_default());
+                return Ok(());
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return Err(Refusal::ClosedEarly),
         }
-        device.bytes.extend_from_slice(bytes);
-        Poll::Ready(Ok(()))
-    })
-    .await
+    }
 }
 
 /// A server that has the device's first bytes.
 struct Sent {
     id: Id,
-    stream: TcpStream,
+    stream: Stream,
     to: Where,
 }
 
@@ -394,13 +436,11 @@ async fn dispatch(
                 None => return Ok(None),
             },
         };
-        let outcome = open(upstream, &slot.server, device, id).await;
+        let outcome = open(worker, listener, upstream, &slot.server, device, id).await;
         let now = worker.clock.now();
         let took = now.saturating_duration_since(began);
         match outcome {
             Ok((stream, server_address)) => {
-                // It took the bytes and is gone already where it has no address: the device comes again.
-                let local_address = stream.local_addr().map_err(|_| Refusal::ServersFailed)?;
                 if let Some(stats) = slot.stats() {
                     stats.made.inc();
                     stats.connect_nanos.add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
@@ -408,7 +448,7 @@ async fn dispatch(
                 tell(worker, &slot.server, upstream.succeeded(index, now));
                 upstream.remember(&plan, chosen_by, &slot.server);
                 let no_key = plan.no_key;
-                let to = Where { slot, server_address, local_address, chosen_by, no_key };
+                let to = Where { slot, server_address, chosen_by, no_key };
                 return Ok(Some(Sent { id, stream, to }));
             }
             Err(error) => {
@@ -501,9 +541,9 @@ impl Search<'_> {
 }
 
 /// Returns when the device closes; never, if it says more first: what it said would have to be read to see behind it.
-async fn leaves(stream: &TcpStream) {
-    let gone = matches!(stream.ready(Interest::READABLE).await, Ok(ready) if ready.is_read_closed());
-    if !gone {
+async fn leaves(stream: &Stream) {
+    stream.readable().await;
+    if !stream.has_ended() {
         std::future::pending::<()>().await;
     }
 }
@@ -525,13 +565,15 @@ fn tell(worker: &Worker, server: &Server, change: Change) {
 
 /// Connects to a server and writes the PROXY header and what the device sent so far, in one write.
 async fn open(
+    worker: &Worker,
+    listener: &Listener,
     upstream: &Upstream,
     server: &Server,
     device: &Device,
     id: Id,
-) -> io::Result<(TcpStream, SocketAddr)> {
+) -> io::Result<(Stream, SocketAddr)> {
     let time = upstream.config.connect_timeout;
-    let mut header = proxy_header(upstream.config.proxy_protocol, device, id)?;
+    let mut header = proxy_header(upstream.config.proxy_protocol, listener, device, id)?;
     let first = match header.is_empty() {
         true => &device.bytes,
         false => {
@@ -539,11 +581,12 @@ async fn open(
             &header
         }
     };
-    let Reached { mut stream, address, sent } = server.connect(&upstream.dialer, time, first).await?;
+    let Reached { stream, address, sent } =
+        server.connect(&worker.reactor, &upstream.dialer, time, first).await?;
     // A new connection takes this much at once; only one that does not needs a timer.
     let mut rest = first.get(sent..).unwrap_or_default();
     if !rest.is_empty() {
-        match stream.try_write(rest) {
+        match stream.send(rest, false) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             outcome => rest = rest.get(outcome?..).unwrap_or_default(),
         }
@@ -554,12 +597,17 @@ async fn open(
     Ok((stream, address))
 }
 
-fn proxy_header(out: ProxyOut, device: &Device, id: Id) -> io::Result<Vec<u8>> {
+fn proxy_header(out: ProxyOut, listener: &Listener, device: &Device, id: Id) -> io::Result<Vec<u8>> {
     let mut header = Vec::new();
     if out == ProxyOut::Off {
         return Ok(header);
     }
-    let destination = device.destination.map_or_else(|| device.stream.local_addr(), Ok)?;
+    let destination = match device.destination {
+        Some(destination) => destination,
+        // A listener on every address of the machine does not know which of them it was.
+        None if listener.local.ip().is_unspecified() => device.stream.local_addr()?,
+        None => listener.local,
+    };
     match out {
         ProxyOut::Off => {}
         ProxyOut::V1 => proxy_protocol::encode_v1(device.peer, destination, &mut header),
@@ -573,7 +621,7 @@ fn proxy_header(out: ProxyOut, device: &Device, id: Id) -> io::Result<Vec<u8>> {
 
 /// Whether the process itself has no descriptor or memory left, for which no server is to blame.
 fn is_ours(error: &io::Error) -> bool {
-    net::listener::after_error(error) == net::listener::AfterError::Pause
+    after_error(error) == AfterError::Pause
 }
 
 /// Counts a server's failure, and reports it, though not for each of a thousand devices in the same second.
@@ -593,7 +641,7 @@ fn failed(worker: &Worker, upstream: &Upstream, index: usize, server: &Server, e
     tell(worker, server, change);
 }
 
-/// Hands the pair over to its relay. The journey's own task ends, and its memory with it.
+/// Hands the pair over to the worker's relays. The journey ends here, and its memory with it.
 fn relay(worker: &Rc<Worker>, open: Open, policy: &Policy, device: Device, names: OwnNames, sent: Sent) {
     let (clientid, username) = names.unwrap_or_else(|| (Arc::from(""), None));
     let now = worker.clock.now();
@@ -606,7 +654,7 @@ fn relay(worker: &Rc<Worker>, open: Open, policy: &Policy, device: Device, names
             username,
             proto_ver: device.version.map_or(0, Version::level),
             peer: device.peer,
-            via: Some(device.via).filter(|via| *via != device.peer),
+            via: Some(device.via).filter(|via| *via != device.peer).map(Box::new),
         },
         to: sent.to,
         open,
@@ -618,15 +666,13 @@ fn relay(worker: &Rc<Worker>, open: Open, policy: &Policy, device: Device, names
         half_closed: policy.config.half_closed_timeout,
         active: Cell::new(now),
         end: Cell::new(None),
-        task: OnceCell::new(),
+        relay: RefCell::new(None),
     });
     if let Some(stats) = session.to.slot.stats() {
         stats.bytes_in.add(session.bytes_in.get());
     }
     worker.enter(&session);
-    let relay = Relay::new(device.stream, sent.stream, Rc::clone(&session), Rc::clone(worker));
-    // Set once, here: there is nothing to lose.
-    let _ = session.task.set(spawn_local(relay).abort_handle());
+    worker.relay(&session, device.stream, sent.stream);
 }
 
 fn count(worker: &Worker, listener: &Listener, refusal: &Refusal) {
@@ -652,7 +698,7 @@ fn report(
 }
 
 /// Counts, reports, answers where MQTT has an answer, and closes.
-async fn refuse(worker: &Worker, listener: &Listener, mut device: Device, refusal: &Refusal) {
+async fn refuse(worker: &Worker, listener: &Listener, device: Device, refusal: &Refusal) {
     report(worker, listener, device.peer, device.client_id.as_ref(), refusal);
     let answer = refusal.answer(device.version);
     if answer.is_empty() {
@@ -660,19 +706,18 @@ async fn refuse(worker: &Worker, listener: &Listener, mut device: Device, refusa
     }
     let closing = async {
         device.stream.write_all(&answer).await?;
-        device.stream.shutdown().await?;
+        device.stream.shutdown()?;
         let mut left = LINGER_BYTES;
         while left > 0 {
-            device.stream.readable().await?;
-            let mut buffer = worker.buffer.borrow_mut();
-            match device.stream.try_read(&mut buffer) {
+            device.stream.readable().await;
+            match device.stream.recv(&mut worker.buffer.borrow_mut()) {
                 Ok(0) => break,
                 Ok(count) => left = left.saturating_sub(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok::<_, io::Error>(())
     };
     // However it ends, the connection is closed now; the client may have gone first.
     let _ = timeout(LINGER_TIME, closing).await;

@@ -114,7 +114,10 @@ impl Gateway {
             let (clock, events, log) = (context.clock.clone(), context.events.clone(), log.clone());
             let seed = seed.wrapping_add(u64::from(id.0));
             context.workers.spawn(id, move || async move {
-                Worker::new(id, clock, events, log, boot, seed).run(commands).await;
+                match Worker::new(id, clock, events, log, boot, seed) {
+                    Ok(worker) => worker.run(commands).await,
+                    Err(error) => tracing::error!(%error, "a worker can't serve the gateway"),
+                }
             });
             agents.push(sender);
         }

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use net::dialer::Dialer;
+use net::reactor::{Reactor, Stream};
 use runtime::metrics::PerWorker;
 use runtime::workers::WorkerId;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -227,16 +227,22 @@ impl Server {
     ///
     /// # Errors
     /// The last address's error, or that of the name; [`io::ErrorKind::TimedOut`].
-    pub(crate) async fn connect(&self, dialer: &Dialer, time: Duration, first: &[u8]) -> io::Result<Reached> {
+    pub(crate) async fn connect(
+        &self,
+        reactor: &Reactor,
+        dialer: &Dialer,
+        time: Duration,
+        first: &[u8],
+    ) -> io::Result<Reached> {
         match &self.resolved {
             // The dialer has the same bound: one timer is enough.
             Resolved::Address(address) => {
-                let (stream, sent) = dialer.connect_sending(*address, first).await?;
+                let (stream, sent) = dialer.connect_in(reactor, *address, first).await?;
                 Ok(Reached { stream, address: *address, sent })
             }
             Resolved::Name(answers) => {
                 // boxed: most servers have an address, and every connection on its way would carry this future
-                timeout(time, Box::pin(connect_by_name(answers, dialer, time, first)))
+                timeout(time, Box::pin(connect_by_name(answers, reactor, dialer, time, first)))
                     .await
                     .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             }
@@ -246,7 +252,7 @@ impl Server {
 
 /// A connection to a server.
 pub(crate) struct Reached {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     pub(crate) address: SocketAddr,
     /// How many of the first bytes it has been sent.
     pub(crate) sent: usize,
@@ -254,6 +260,7 @@ pub(crate) struct Reached {
 
 async fn connect_by_name(
     answers: &watch::Sender<Option<Answer>>,
+    reactor: &Reactor,
     dialer: &Dialer,
     time: Duration,
     first: &[u8],
@@ -263,7 +270,7 @@ async fn connect_by_name(
     let share = time / u32::try_from(tried).unwrap_or(1);
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in addresses.iter().take(tried) {
-        match timeout(share, dialer.connect_sending(*address, first)).await {
+        match timeout(share, dialer.connect_in(reactor, *address, first)).await {
             Ok(Ok((stream, sent))) => return Ok(Reached { stream, address: *address, sent }),
             Ok(Err(error)) => last = error,
             Err(_) => last = io::ErrorKind::TimedOut.into(),

@@ -4,7 +4,7 @@
 //! duration, reason; in the log of the process or in a [file](crate::session_file) of its own. The typed events carry the
 //! same for API and counters.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +15,6 @@ use api::gateway::Connection;
 use arc_swap::ArcSwap;
 use runtime::clock::{Clock, rfc3339};
 use runtime::events::{Event, Events};
-use tokio::task::AbortHandle;
 
 use crate::accept::{Listener, Open};
 use crate::config::SessionLog;
@@ -23,6 +22,7 @@ use crate::error::{End, Refusal, StartError};
 use crate::route::{ChosenBy, NoKey};
 use crate::server::Slot;
 use crate::session_file::{self, Ended, Line, SessionFile};
+use crate::splice::Relay;
 
 /// Where the lines of sessions go. Shared by all workers; a reload changes it.
 #[derive(Clone)]
@@ -124,20 +124,19 @@ pub(crate) struct Who {
     pub(crate) proto_ver: u8,
     /// The device's own address.
     pub(crate) peer: SocketAddr,
-    /// The TCP connection's, where a balancer in front made it another one.
-    pub(crate) via: Option<SocketAddr>,
+    /// The TCP connection's, where a balancer in front made it another one. Boxed: few have one.
+    pub(crate) via: Option<Box<SocketAddr>>,
 }
 
 /// Where a connection went, and why there.
 pub(crate) struct Where {
     pub(crate) slot: Slot,
     pub(crate) server_address: SocketAddr,
-    pub(crate) local_address: SocketAddr,
     pub(crate) chosen_by: ChosenBy,
     pub(crate) no_key: Option<NoKey>,
 }
 
-/// A connection that has a server. Shared by its relay and its worker's list, on one thread.
+/// A connection that has a server. On one thread: shared by its worker's lists.
 pub(crate) struct Session {
     pub(crate) id: Id,
     pub(crate) who: Who,
@@ -156,7 +155,8 @@ pub(crate) struct Session {
     /// When bytes moved last; kept up only where there is a `patience`.
     pub(crate) active: Cell<Instant>,
     pub(crate) end: Cell<Option<End>>,
-    pub(crate) task: OnceCell<AbortHandle>,
+    /// What moves its bytes; `None` before its first turn and after its end.
+    pub(crate) relay: RefCell<Option<Relay>>,
 }
 
 /// How long a silent connection is kept, and what its end is called then.
@@ -171,30 +171,23 @@ impl Session {
         &self.open.listener
     }
 
-    /// Ends it from outside of its relay.
-    pub(crate) fn abort(&self, end: End) {
-        if self.end.get().is_none() {
-            self.end.set(Some(end));
-        }
-        if let Some(task) = self.task.get() {
-            task.abort();
-        }
-    }
-
     pub(crate) fn describe(&self) -> Connection {
         let server = &self.to.slot.server;
+        let relay = self.relay.borrow();
+        let local_address = relay.as_ref().and_then(|relay| relay.server.local_addr().ok());
         Connection {
             id: self.id.to_string(),
             clientid: self.who.clientid.to_string(),
             username: self.who.username.as_deref().map(str::to_owned),
             proto_ver: Some(self.who.proto_ver).filter(|version| *version != 0),
             peer: self.who.peer.to_string(),
-            via: self.who.via.map(|via| via.to_string()),
+            via: self.who.via.as_ref().map(|via| via.to_string()),
             listener: self.listener().name.to_string(),
             upstream: server.upstream.to_string(),
             server: server.name.to_string(),
             server_address: self.to.server_address.to_string(),
-            local_address: self.to.local_address.to_string(),
+            // Asked for where it is wanted: for every connection it would be a system call.
+            local_address: local_address.map(|address| address.to_string()).unwrap_or_default(),
             chosen_by: self.to.chosen_by.name().to_owned(),
             connected_at: rfc3339(self.connected_at),
             bytes_in: self.bytes_in.get(),
@@ -267,7 +260,7 @@ fn trace(session: &Session, end: End, duration_ms: u64) {
         username = session.who.username.as_deref(),
         proto_ver = session.who.proto_ver,
         peer = %session.who.peer,
-        via = session.who.via.map(tracing::field::display),
+        via = session.who.via.as_ref().map(tracing::field::display),
         listener = %session.listener().name,
         upstream = %server.upstream,
         server = %server.name,

@@ -1,22 +1,21 @@
 //! The byte relay: what one side sends, the other gets.
 //!
-//! One small task per connection, and no buffer while it is idle: bytes are read into the worker's one buffer and
-//! written on at once. What the receiver does not take stays with the connection, and the sender is not read until
-//! it is gone: that is the back-pressure, and at most one buffer's worth per direction is its bound. A closed half
-//! is passed on; a side that breaks gets no more, and what it said before goes on to the other. Work per turn is bounded, so that a flood starves nobody.
+//! No task and no buffer for a connection while it is idle: the worker's [reactor](net::reactor) says which have something
+//! to do, bytes are read into the worker's one buffer and written on at once. What the receiver does not take stays with
+//! the connection, and the sender is not read until it is gone: that is the back-pressure, and at most one buffer's worth
+//! per direction is its bound. A closed half is passed on, together with the last bytes where it came together with
+//! them; a side that breaks gets no more, and what it said before goes on to the other. Work per turn is bounded, so that
+//! a flood starves nobody.
 //!
-//! Readiness is edge-triggered: a socket is given up for this turn only after it said "would block" (tokio notes a
-//! read that did not fill the buffer as that, which saves the second read).
+//! Readiness is edge-triggered: a socket is given up for this turn only after it said "would block", or gave or took less
+//! than it was asked to, which says the same.
 
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 
+use net::reactor::Stream;
 use net::splice::{Moved, Pipe, splice_once};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use crate::error::End;
 use crate::session_log::{Patience, Session};
@@ -33,16 +32,26 @@ const TURN_BYTES: usize = 4 * BUFFER_BYTES;
 
 /// A connection between a client and its server, until it ends.
 pub(crate) struct Relay {
-    client: TcpStream,
-    server: TcpStream,
+    client: Stream,
+    pub(crate) server: Stream,
     /// From the client to the server.
     up: Direction,
     /// From the server to the client.
     down: Direction,
     /// Who closed first, once somebody did.
     first: Option<End>,
-    session: Rc<Session>,
-    worker: Rc<Worker>,
+    /// Its place among the worker's relays.
+    pub(crate) key: u32,
+}
+
+/// What is left to do after a turn.
+pub(crate) enum Turn {
+    /// Nothing: it waits.
+    Waits,
+    /// More, when others have had their turn.
+    Again,
+    /// It is over.
+    Over(End),
 }
 
 /// One direction of a relay.
@@ -74,7 +83,7 @@ enum State {
 
 /// Why a direction stopped in this turn.
 enum Pause {
-    /// A waker is registered where it waits.
+    /// An event will tell when it goes on.
     Waiting,
     /// It used up its share of the turn.
     TurnOver,
@@ -86,7 +95,7 @@ enum Pause {
 enum Step {
     /// So many bytes are on their way; try again.
     Moved(usize),
-    /// A waker is registered where it waits.
+    /// An event will tell when it goes on.
     Waits,
 }
 
@@ -97,22 +106,28 @@ enum Failed {
 }
 
 impl Relay {
-    pub(crate) fn new(
-        client: TcpStream,
-        server: TcpStream,
-        session: Rc<Session>,
-        worker: Rc<Worker>,
-    ) -> Self {
+    /// Both streams' events come to the worker under this key.
+    pub(crate) fn new(client: Stream, server: Stream, key: u32) -> Self {
+        client.deliver_to(key);
+        server.deliver_to(key);
         let (up, down) = (Direction::default(), Direction::default());
-        Self { client, server, up, down, first: None, session, worker }
+        Self { client, server, up, down, first: None, key }
     }
 
-    /// Both directions for one turn. `Ready` with the reason when the connection is over.
-    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let Self { client, server, up, down, session, worker, .. } = self;
+    /// Both directions for one turn.
+    pub(crate) fn turn(&mut self, session: &Rc<Session>, worker: &Worker) -> Turn {
+        // A side that fails after one closed has said why already.
+        match self.try_turn(session, worker) {
+            Turn::Over(end) => Turn::Over(self.first.unwrap_or(end)),
+            turn => turn,
+        }
+    }
+
+    fn try_turn(&mut self, session: &Rc<Session>, worker: &Worker) -> Turn {
+        let Self { client, server, up, down, .. } = self;
         let before = (up.state, down.state, session.bytes_in.get(), session.bytes_out.get());
         let stats = session.to.slot.stats();
-        let up_pause = up.pump(client, server, down.state, worker, cx, |count| {
+        let up_pause = up.pump(client, server, down.state, worker, |count| {
             session.bytes_in.set(session.bytes_in.get() + count);
             if let Some(stats) = stats {
                 stats.bytes_in.add(count);
@@ -121,10 +136,10 @@ impl Relay {
         let mut broken = None;
         let up_pause = match up_pause {
             Ok(pause) => pause,
-            Err(Failed::Sender) => return Poll::Ready(End::ClientFailed),
+            Err(Failed::Sender) => return Turn::Over(End::ClientFailed),
             Err(Failed::Receiver) => up.break_off(End::ServerFailed, &mut broken),
         };
-        let down_pause = down.pump(server, client, up.state, worker, cx, |count| {
+        let down_pause = down.pump(server, client, up.state, worker, |count| {
             session.bytes_out.set(session.bytes_out.get() + count);
             if let Some(stats) = stats {
                 stats.bytes_out.add(count);
@@ -132,26 +147,22 @@ impl Relay {
         });
         let down_pause = match down_pause {
             Ok(pause) => pause,
-            Err(Failed::Sender) => return Poll::Ready(End::ServerFailed),
+            Err(Failed::Sender) => return Turn::Over(End::ServerFailed),
             Err(Failed::Receiver) => down.break_off(End::ClientFailed, &mut broken),
         };
         let after = (up.state, down.state, session.bytes_in.get(), session.bytes_out.get());
         if before != after {
-            self.progressed(broken);
+            self.progressed(broken, session, worker);
         }
         match (up_pause, down_pause) {
-            (Pause::Closed, Pause::Closed) => Poll::Ready(End::ClientClosed),
-            (Pause::TurnOver, _) | (_, Pause::TurnOver) => {
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-            _ => Poll::Pending,
+            (Pause::Closed, Pause::Closed) => Turn::Over(End::ClientClosed),
+            (Pause::TurnOver, _) | (_, Pause::TurnOver) => Turn::Again,
+            _ => Turn::Waits,
         }
     }
 
     /// Notes who closed or broke first, starts the wait for the second half, and feeds the idle time-out.
-    fn progressed(&mut self, broken: Option<End>) {
-        let session = &self.session;
+    fn progressed(&mut self, broken: Option<End>, session: &Rc<Session>, worker: &Worker) {
         let half = match (self.up.state, self.down.state) {
             _ if broken.is_some() => broken,
             (State::Open, State::Open) => None,
@@ -160,7 +171,7 @@ impl Relay {
             _ => self.first.or(Some(End::ClientClosed)),
         };
         if session.patience.get().is_some() || half.is_some() {
-            session.active.set(self.worker.clock.now());
+            session.active.set(worker.clock.now());
         }
         if self.first.is_none() && half.is_some() {
             self.first = half;
@@ -168,26 +179,9 @@ impl Relay {
             let enough = session.patience.get().is_some_and(|patience| patience.time <= time);
             if !enough {
                 session.patience.set(Some(Patience { time, end: End::HalfClosed }));
-                self.worker.halved(session);
+                worker.halved(session);
             }
         }
-    }
-}
-
-impl Future for Relay {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let end = ready!(self.turn(cx));
-        // A side that fails after it closed has said why already.
-        self.session.end.set(Some(self.first.unwrap_or(end)));
-        Poll::Ready(())
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        self.worker.leave(&self.session);
     }
 }
 
@@ -196,16 +190,15 @@ impl Direction {
     /// state of the other direction.
     fn pump(
         &mut self,
-        from: &mut TcpStream,
-        to: &mut TcpStream,
+        from: &Stream,
+        to: &Stream,
         other: State,
         worker: &Worker,
-        cx: &mut Context<'_>,
         mut count: impl FnMut(u64),
     ) -> Result<Pause, Failed> {
         let mut moved = 0;
         loop {
-            match self.flush(to, cx) {
+            match self.flush(to) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Err(Failed::Receiver),
                 Poll::Pending => return Ok(Pause::Waiting),
@@ -217,7 +210,7 @@ impl Direction {
                     if other != State::Closed {
                         // A receiver that is gone already needs not be told; reading from it will say so. The last
                         // half is closed with its socket.
-                        let _ = Pin::new(&mut *to).poll_shutdown(cx);
+                        let _ = to.shutdown();
                     }
                     self.state = State::Closed;
                     return Ok(Pause::Closed);
@@ -229,8 +222,8 @@ impl Direction {
                 self.pipe = worker.pipes.take().ok().flatten().map(Box::new);
             }
             let step = match self.pipe {
-                Some(_) => self.splice(from, to, cx)?,
-                None => self.copy(from, to, worker, cx)?,
+                Some(_) => self.splice(from, to)?,
+                None => self.copy(from, to, worker)?,
             };
             match step {
                 Step::Moved(bytes) => {
@@ -243,62 +236,68 @@ impl Direction {
     }
 
     /// Lets the kernel move bytes through the pipe; gives it back when there are no more.
-    fn splice(
-        &mut self,
-        from: &mut TcpStream,
-        to: &mut TcpStream,
-        cx: &mut Context<'_>,
-    ) -> Result<Step, Failed> {
+    fn splice(&mut self, from: &Stream, to: &Stream) -> Result<Step, Failed> {
         let Some(pipe) = &mut self.pipe else { return Ok(Step::Moved(0)) };
-        let ready = match splice_once(from, pipe, to, TURN_BYTES) {
-            Ok(Moved::Bytes(bytes)) => return Ok(Step::Moved(bytes)),
+        let moved = match pipe.held() {
+            0 if !from.is_readable() => Ok(Moved::AwaitReadable),
+            0 => splice_once(from, pipe, to, TURN_BYTES),
+            _ if !to.is_writable() => return Ok(Step::Waits),
+            _ => splice_once(from, pipe, to, TURN_BYTES),
+        };
+        match moved {
+            Ok(Moved::Bytes(bytes)) => Ok(Step::Moved(bytes)),
             Ok(Moved::AwaitReadable) => {
                 self.pipe = None;
                 self.full = 0;
-                from.poll_read_ready(cx).map_err(|_| Failed::Sender)
+                from.read_blocked();
+                Ok(Step::Waits)
             }
-            Ok(Moved::AwaitWritable) => to.poll_write_ready(cx).map_err(|_| Failed::Receiver),
+            Ok(Moved::AwaitWritable) => {
+                to.write_blocked().map_err(|_| Failed::Receiver)?;
+                Ok(Step::Waits)
+            }
             Ok(Moved::Closed) => {
                 self.pipe = None;
                 self.state = State::Closing;
-                return Ok(Step::Moved(0));
+                Ok(Step::Moved(0))
             }
             // The pipe was empty and stayed so: it was the sender.
-            Err(_) if pipe.held() == 0 => return Err(Failed::Sender),
-            Err(_) => return Err(Failed::Receiver),
-        };
-        match ready {
-            Poll::Ready(outcome) => outcome.map(|()| Step::Moved(0)),
-            Poll::Pending => Ok(Step::Waits),
+            Err(_) if pipe.held() == 0 => Err(Failed::Sender),
+            Err(_) => Err(Failed::Receiver),
         }
     }
 
     /// Reads into the worker's buffer and writes on at once; keeps what the receiver does not take.
-    fn copy(
-        &mut self,
-        from: &mut TcpStream,
-        to: &mut TcpStream,
-        worker: &Worker,
-        cx: &mut Context<'_>,
-    ) -> Result<Step, Failed> {
-        let mut buffer = worker.buffer.borrow_mut();
-        let mut read = ReadBuf::new(&mut buffer);
-        match Pin::new(from).poll_read(cx, &mut read) {
-            Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(_)) => return Err(Failed::Sender),
-            Poll::Pending => return Ok(Step::Waits),
+    fn copy(&mut self, from: &Stream, to: &Stream, worker: &Worker) -> Result<Step, Failed> {
+        if !from.is_readable() {
+            return Ok(Step::Waits);
         }
-        let full = read.remaining() == 0;
-        let bytes = read.filled();
-        if bytes.is_empty() {
+        let mut buffer = worker.buffer.borrow_mut();
+        let count = match from.recv(&mut buffer) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Waits),
+            Err(_) => return Err(Failed::Sender),
+        };
+        // The end may have come with the last bytes.
+        let last = from.is_drained();
+        if last {
             self.state = State::Closing;
+        }
+        let bytes = buffer.get(..count).unwrap_or_default();
+        if bytes.is_empty() {
             return Ok(Step::Moved(0));
         }
+        let full = bytes.len() == buffer.len();
         self.full = if full { self.full.saturating_add(1) } else { 0 };
-        match Pin::new(to).poll_write(cx, bytes) {
-            Poll::Ready(Ok(written)) => self.keep(bytes.get(written..).unwrap_or_default()),
-            Poll::Ready(Err(_)) => return Err(Failed::Receiver),
-            Poll::Pending => self.keep(bytes),
+        if !to.is_writable() {
+            self.keep(bytes);
+            return Ok(Step::Moved(bytes.len()));
+        }
+        // The end follows in this turn, and goes out with them.
+        match to.send(bytes, last) {
+            Ok(written) => self.keep(bytes.get(written..).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.keep(bytes),
+            Err(_) => return Err(Failed::Receiver),
         }
         Ok(Step::Moved(bytes.len()))
     }
@@ -317,19 +316,23 @@ impl Direction {
         }
     }
 
-    /// Writes what was kept; its memory goes with its last byte.
-    fn flush(&mut self, to: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Writes what was kept; its memory goes with its last byte. `Pending`: the receiver is full.
+    fn flush(&mut self, to: &Stream) -> Poll<io::Result<()>> {
         while let Some(kept) = &mut self.kept {
             let rest = kept.bytes.get(kept.written..).unwrap_or_default();
             if rest.is_empty() {
                 self.kept = None;
                 break;
             }
-            let written = ready!(Pin::new(&mut *to).poll_write(cx, rest))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            if !to.is_writable() {
+                return Poll::Pending;
             }
-            kept.written += written;
+            match to.send(rest, false) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(written) => kept.written += written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -339,10 +342,11 @@ impl Direction {
 mod tests {
     use super::*;
 
-    /// An idle connection is its relay, its session and two registrations of the runtime: no buffer, no pipe.
+    /// An idle connection is its session, with the relay in it, two places of the reactor and its names: no task, no buffer,
+    /// no pipe.
     #[test]
     fn an_idle_connection_is_small() {
-        assert!(size_of::<Relay>() <= 160, "{}", size_of::<Relay>());
-        assert!(size_of::<Session>() <= 344, "{}", size_of::<Session>());
+        assert!(size_of::<Relay>() <= 104, "{}", size_of::<Relay>());
+        assert!(size_of::<Session>() <= 400, "{}", size_of::<Session>());
     }
 }

@@ -7,26 +7,32 @@ use std::borrow::Borrow;
 use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
+use std::future::poll_fn;
+use std::io;
 use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use api::gateway::{Connection, ConnectionQuery};
+use net::reactor::{Acceptor, Reactor, Stream};
 use net::splice::PipePool;
 use runtime::clock::Clock;
 use runtime::events::{Event, Events};
 use runtime::mailbox;
 use runtime::timer_wheel::{DEFAULT_TICK, Wheel};
 use runtime::workers::WorkerId;
+use slab::Slab;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{AbortHandle, spawn_local};
 
 use crate::accept::{self, Listener};
 use crate::error::End;
 use crate::session_log::{self, Id, Log, Session};
-use crate::splice;
+use crate::splice::{self, Relay, Turn};
 
 /// What a worker is told or asked.
 pub(crate) enum Command {
@@ -66,6 +72,14 @@ pub(crate) struct Worker {
     /// One for all connections: an idle connection owns no buffer.
     pub(crate) buffer: RefCell<Box<[u8]>>,
     pub(crate) pipes: PipePool,
+    /// Of all connections' sockets, on both sides.
+    pub(crate) reactor: Reactor,
+    /// The sessions, by the key under which the reactor gives their events.
+    relays: RefCell<Slab<Rc<Session>>>,
+    /// Those that used up their share of a turn.
+    again: RefCell<Vec<u32>>,
+    /// Of the task that turns the reactor.
+    turner: RefCell<Option<Waker>>,
     random: RefCell<fastrand::Rng>,
     boot: u64,
     sequence: Cell<u64>,
@@ -86,6 +100,10 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
+    /// To be called on the worker.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
     pub(crate) fn new(
         id: WorkerId,
         clock: Clock,
@@ -93,13 +111,17 @@ impl Worker {
         log: Log,
         boot: u64,
         seed: u64,
-    ) -> Rc<Self> {
-        Rc::new(Self {
+    ) -> io::Result<Rc<Self>> {
+        Ok(Rc::new(Self {
             id,
             events,
             log,
             buffer: RefCell::new(vec![0; splice::BUFFER_BYTES].into_boxed_slice()),
             pipes: PipePool::new(splice::PIPES),
+            reactor: Reactor::new()?,
+            relays: RefCell::default(),
+            again: RefCell::default(),
+            turner: RefCell::default(),
             random: RefCell::new(fastrand::Rng::with_seed(seed)),
             boot,
             sequence: Cell::new(0),
@@ -114,26 +136,111 @@ impl Worker {
             stopping: Cell::new(false),
             stopped: Notify::new(),
             empty: RefCell::default(),
-        })
+        }))
     }
 
-    /// Obeys until the gateway is gone; then accepts no more.
+    /// Obeys until the gateway is gone; then accepts no more, and ends with its last connection.
     pub(crate) async fn run(self: Rc<Self>, mut commands: mailbox::Receiver<Command>) {
+        let turner = Rc::clone(&self);
+        let turner = spawn_local(async move { poll_fn(|cx| turner.turn(cx)).await });
+        let (told, mut empty) = oneshot::channel();
+        let mut told = Some(told);
         let mut batch = Vec::new();
         loop {
             tokio::select! {
-                more = commands.recv(&mut batch) => {
+                _ = &mut empty => break,
+                more = commands.recv(&mut batch), if told.is_some() => {
                     for command in batch.drain(..) {
                         self.obey(command);
                     }
-                    if !more {
-                        break;
+                    if !more && let Some(told) = told.take() {
+                        self.stop();
+                        self.empty.borrow_mut().push(told);
+                        self.tell_if_empty();
                     }
                 }
                 () = self.tick() => self.fire(),
             }
         }
-        self.stop();
+        turner.abort();
+    }
+
+    /// Turns the reactor: serves the connections that have something to do.
+    fn turn(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut turner = self.turner.borrow_mut();
+        if turner.as_ref().is_none_or(|known| !known.will_wake(cx.waker())) {
+            *turner = Some(cx.waker().clone());
+        }
+        drop(turner);
+        let mut due = self.again.take();
+        for _ in 0..TURNS {
+            for key in due.drain(..) {
+                self.serve(key);
+            }
+            match self.reactor.poll_turn(cx, &mut due) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => {
+                    tracing::error!(%error, "a worker can't wait for its connections");
+                    return Poll::Ready(());
+                }
+                Poll::Pending => {
+                    if !self.again.borrow().is_empty() {
+                        cx.waker().wake_by_ref();
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+        // Others have their turn first.
+        self.again.borrow_mut().append(&mut due);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// One turn of one connection.
+    fn serve(&self, key: u32) {
+        let Some(session) = self.relays.borrow().get(key as usize).map(Rc::clone) else { return };
+        let turn = guarded(|| match session.relay.borrow_mut().as_mut() {
+            Some(relay) => relay.turn(&session, self),
+            None => Turn::Waits,
+        });
+        match turn {
+            Some(Turn::Waits) => {}
+            Some(Turn::Again) => {
+                self.again.borrow_mut().push(key);
+                if let Some(turner) = &*self.turner.borrow() {
+                    turner.wake_by_ref();
+                }
+            }
+            Some(Turn::Over(end)) => self.end(&session, end),
+            None => self.end(&session, End::Shutdown),
+        }
+    }
+
+    /// Moves the bytes of a session that was entered, from now on.
+    pub(crate) fn relay(&self, session: &Rc<Session>, client: Stream, server: Stream) {
+        let key = self.relays.borrow_mut().insert(Rc::clone(session));
+        // Descriptors are fewer than 2³¹.
+        let key = u32::try_from(key).unwrap_or(u32::MAX);
+        *session.relay.borrow_mut() = Some(Relay::new(client, server, key));
+        // What came until now was told to the journey.
+        self.serve(key);
+    }
+
+    /// Ends a session, by itself or from outside.
+    fn end(&self, session: &Rc<Session>, end: End) {
+        let Some(relay) = session.relay.take() else { return };
+        self.relays.borrow_mut().try_remove(relay.key as usize);
+        // The sockets close before anybody hears of it.
+        drop(relay);
+        session.end.set(Some(end));
+        self.leave(session);
+    }
+
+    fn end_all(&self, sessions: &[Rc<Session>], end: End) {
+        for session in sessions {
+            self.end(session, end);
+        }
     }
 
     fn obey(self: &Rc<Self>, command: Command) {
@@ -165,10 +272,9 @@ impl Worker {
                 self.tell_if_empty();
             }
             Command::Abort { done } => {
-                let sessions = self.sessions.borrow();
-                for listed in sessions.iter() {
-                    listed.0.abort(End::Shutdown);
-                }
+                let sessions: Vec<_> =
+                    self.sessions.borrow().iter().map(|listed| Rc::clone(&listed.0)).collect();
+                self.end_all(&sessions, End::Shutdown);
                 let _ = done.send(sessions.len());
             }
         }
@@ -178,10 +284,10 @@ impl Worker {
         if self.stopping.get() {
             return;
         }
-        match tokio::net::TcpListener::from_std(socket) {
-            Ok(socket) => {
+        match Acceptor::new(&self.reactor, socket) {
+            Ok(acceptor) => {
                 let number = listener.number;
-                let acceptor = spawn_local(accept::listen(Rc::clone(self), listener, socket));
+                let acceptor = spawn_local(accept::listen(Rc::clone(self), listener, acceptor));
                 self.acceptors.borrow_mut().insert(number, acceptor.abort_handle());
             }
             Err(error) => {
@@ -300,14 +406,16 @@ impl Worker {
         let mut fired = Vec::new();
         self.wheel.borrow_mut().advance(now, &mut fired);
         for sequence in fired {
-            let session = self.watched.borrow().get(&sequence).cloned();
-            if let Some(deadline) = session.and_then(|session| judge(&session, now)) {
-                self.wheel.borrow_mut().arm(sequence, next_look(deadline, now));
+            let Some(session) = self.watched.borrow().get(&sequence).cloned() else { continue };
+            match judge(&session, now) {
+                Verdict::Until(deadline) => self.wheel.borrow_mut().arm(sequence, next_look(deadline, now)),
+                Verdict::Over(end) => self.end(&session, end),
+                Verdict::Stays => {}
             }
         }
-        for session in self.halves.borrow().values() {
-            judge(session, now);
-        }
+        let over = |session: &&Rc<Session>| matches!(judge(session, now), Verdict::Over(End::HalfClosed));
+        let halves: Vec<_> = self.halves.borrow().values().filter(over).cloned().collect();
+        self.end_all(&halves, End::HalfClosed);
     }
 
     fn tell_if_empty(&self) {
@@ -345,15 +453,34 @@ impl Worker {
     }
 }
 
-/// Ends a session whose patience is over; else when it may be, if it can.
-fn judge(session: &Session, now: Instant) -> Option<Instant> {
-    let patience = session.patience.get()?;
-    let deadline = session.active.get() + patience.time;
-    if deadline > now {
-        return Some(deadline);
+impl Drop for Worker {
+    /// With the worker's thread its connections end; they are written down all the same.
+    fn drop(&mut self) {
+        let sessions: Vec<_> = self.relays.get_mut().drain().collect();
+        self.end_all(&sessions, End::Shutdown);
     }
-    session.abort(patience.end);
-    None
+}
+
+/// What becomes of a session that was silent.
+enum Verdict {
+    /// It has no patience.
+    Stays,
+    Until(Instant),
+    Over(End),
+}
+
+/// Whether a session's patience is over.
+fn judge(session: &Session, now: Instant) -> Verdict {
+    let Some(patience) = session.patience.get() else { return Verdict::Stays };
+    let deadline = session.active.get() + patience.time;
+    if deadline > now { Verdict::Until(deadline) } else { Verdict::Over(patience.end) }
+}
+
+/// Runs a connection's code, so that its panic is the end of this connection only: `None`. The process's hook has told of
+/// the panic.
+pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
+    // What a connection shares with others is changed by single calls: a panic between two of them leaves it whole.
+    catch_unwind(AssertUnwindSafe(work)).ok()
 }
 
 /// When a session with that deadline is looked at again.
@@ -445,6 +572,9 @@ impl Ord for Listed {
         self.0.place().cmp(&other.0.place())
     }
 }
+
+/// Batches of events in a row, before other tasks have their turn.
+const TURNS: usize = 4;
 
 /// How long the control side waits for a worker to obey.
 pub(crate) const OBEY_WAIT: Duration = Duration::from_secs(2);

@@ -35,10 +35,11 @@ pub(crate) struct RouteCache {
     hand: usize,
     matched: Vec<Entry>,
     nobody: Rc<Routes>,
+    no_topic: Rc<str>,
 }
 
 struct Cached {
-    topic: Box<str>,
+    topic: Rc<str>,
     routes: Rc<Routes>,
     starts: Starts,
     asked_again: bool,
@@ -61,7 +62,18 @@ impl RouteCache {
             hand: 0,
             matched: Vec::new(),
             nobody: Rc::default(),
+            no_topic: Rc::from(""),
         }
+    }
+
+    /// The topic that was asked for last: valid, as all that were asked for; empty, if it is not remembered.
+    pub(crate) fn last_topic(&self) -> Rc<str> {
+        Rc::clone(self.topics.get(self.last as usize).map_or(&self.no_topic, |last| &last.topic))
+    }
+
+    /// Whether [`Self::last_topic`] would give the same text in the same place.
+    pub(crate) fn is_last_topic(&self, topic: &Rc<str>) -> bool {
+        self.topics.get(self.last as usize).is_none_or(|last| Rc::ptr_eq(&last.topic, topic))
     }
 
     /// What `topic` matches now: every change of subscriptions that happened before this call is seen.
@@ -69,7 +81,10 @@ impl RouteCache {
     /// A cache belongs to one router; it must always be asked with the same one.
     pub(crate) fn lookup(&mut self, router: &Router, topic: &str) -> Rc<Routes> {
         // what comes in one read is mostly of one topic
-        let again = self.topics.get(self.last as usize).is_some_and(|last| &*last.topic == topic);
+        let again = self
+            .topics
+            .get(self.last as usize)
+            .is_some_and(|last| std::ptr::eq(&*last.topic, topic) || &*last.topic == topic);
         if !again {
             let hash = self.hasher.hash_one(topic);
             let place = self.index.find(hash, |&at| &*self.topics[at as usize].topic == topic).copied();
@@ -108,6 +123,7 @@ impl RouteCache {
         }
         self.make_room(1, weight);
         let place = self.topics.len() as u32;
+        self.last = place;
         let Self { index, topics, hasher, .. } = self;
         index.insert_unique(hash, place, |&at| hasher.hash_one(&*topics[at as usize].topic));
         let routes_kept = Rc::clone(&routes);

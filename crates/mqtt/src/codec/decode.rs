@@ -65,6 +65,17 @@ const TOO_LARGE: DecodeError = DecodeError {
     detail: "the packet is larger than the receiver takes",
 };
 
+/// How many bytes the packet at the front of `input` has, as its fixed header says; `None` while that is not all here. Says nothing
+/// about whether the packet is allowed: [`decode`] does.
+pub fn packet_len(input: &[u8]) -> Option<usize> {
+    match varint::read(input.get(1..)?) {
+        varint::Read::Value(remaining, bytes) => Some(1 + bytes + remaining as usize),
+        varint::Read::Short => None,
+        // what is read so far is enough to refuse it
+        varint::Read::TooLong => Some(5),
+    }
+}
+
 /// The fixed header (2.1).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header {

@@ -47,12 +47,18 @@ pub struct PlainPublish<'a> {
 /// The packet at the front of `input` and its length, if it is a plain one. Only clients and servers that speak `version` may have
 /// sent it, which either may.
 ///
-/// `None` says nothing about the bytes but that [`super::decode::decode`] must look at them.
+/// `None` says nothing about the bytes but that [`super::decode::decode`] must look at them. `known` is a valid topic name, or
+/// empty: what is published to the same one again is not judged again.
 #[inline]
-pub fn plain(input: &[u8], version: Version, max_packet_size: u32) -> Option<(Plain<'_>, usize)> {
+pub fn plain<'a>(
+    input: &'a [u8],
+    version: Version,
+    max_packet_size: u32,
+    known: &'a str,
+) -> Option<(Plain<'a>, usize)> {
     let &[first, len, ..] = input else { return None };
     if first >> 4 == 3 {
-        let publish = publish(input, first, version, max_packet_size)?;
+        let publish = publish(input, first, version, max_packet_size, known)?;
         let len = publish.bytes.len();
         return Some((Plain::Publish(publish), len));
     }
@@ -71,7 +77,13 @@ pub fn plain(input: &[u8], version: Version, max_packet_size: u32) -> Option<(Pl
 }
 
 #[inline]
-fn publish(input: &[u8], first: u8, version: Version, max_packet_size: u32) -> Option<PlainPublish<'_>> {
+fn publish<'a>(
+    input: &'a [u8],
+    first: u8,
+    version: Version,
+    max_packet_size: u32,
+    known: &'a str,
+) -> Option<PlainPublish<'a>> {
     let varint::Read::Value(remaining, bytes) = varint::read(input.get(1..)?) else { return None };
     let head = 1 + bytes;
     let total = head + remaining as usize;
@@ -95,8 +107,13 @@ fn publish(input: &[u8], first: u8, version: Version, max_packet_size: u32) -> O
     };
     let v5 = version.is_v5();
     let payload = if v5 { behind.strip_prefix(&[0])? } else { behind };
-    let topic = std::str::from_utf8(topic).ok()?;
-    topic::validate(topic).ok()?;
+    let topic = if topic == known.as_bytes() && !topic.is_empty() {
+        known
+    } else {
+        let topic = std::str::from_utf8(topic).ok()?;
+        topic::validate(topic).ok()?;
+        topic
+    };
     let retain = first & 1 != 0;
     Some(PlainPublish { bytes: packet, head, v5, dup, retain, qos, packet_id, topic, payload })
 }

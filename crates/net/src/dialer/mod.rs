@@ -14,6 +14,8 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
 
 use crate::listener;
+#[cfg(target_os = "linux")]
+use crate::reactor::{Reactor, Stream};
 
 mod sockopt;
 
@@ -53,7 +55,27 @@ impl Dialer {
     /// # Errors
     /// As [`Dialer::connect`].
     pub async fn connect_sending(&self, addr: SocketAddr, first: &[u8]) -> io::Result<(TcpStream, usize)> {
-        let attempt = async { connect_in_turn(self.sources_for(addr)?, addr, first, open).await };
+        self.in_time(async { connect_in_turn(self.sources_for(addr)?, addr, first, open, finish).await })
+            .await
+    }
+
+    /// As [`Dialer::connect_sending`], for a connection in a [`Reactor`]. One that takes the bytes at once costs no wait.
+    ///
+    /// # Errors
+    /// As [`Dialer::connect`].
+    #[cfg(target_os = "linux")]
+    pub async fn connect_in(
+        &self,
+        reactor: &Reactor,
+        addr: SocketAddr,
+        first: &[u8],
+    ) -> io::Result<(Stream, usize)> {
+        let finish = async |socket, sent| finish_in(reactor, socket, sent).await;
+        self.in_time(async { connect_in_turn(self.sources_for(addr)?, addr, first, open, finish).await })
+            .await
+    }
+
+    async fn in_time<T>(&self, attempt: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         match tokio::time::timeout(self.connect_timeout, attempt).await {
             Ok(outcome) => outcome,
             Err(_) => {
@@ -96,13 +118,15 @@ fn told(error: &io::Error, what: &str, source: Option<IpAddr>, addr: SocketAddr)
 const NO_SUCH_ADDRESS: &str = "this machine has no such source address";
 const NO_PORT: &str = "no local port is left for this pair of addresses; more source addresses have more";
 
-/// Connects from the first of the sources that is this machine's and has a port left.
-async fn connect_in_turn(
+/// Connects from the first of the sources that is this machine's and has a port left. `finish` waits for the
+/// connection, if it did not take the first bytes yet.
+async fn connect_in_turn<S>(
     sources: Vec<Option<IpAddr>>,
     addr: SocketAddr,
     first: &[u8],
     open: impl Fn(Option<IpAddr>, SocketAddr) -> io::Result<Socket>,
-) -> io::Result<(TcpStream, usize)> {
+    finish: impl AsyncFn(Socket, usize) -> io::Result<S>,
+) -> io::Result<(S, usize)> {
     let mut last = None;
     for source in sources {
         let socket = match open(source, addr) {
@@ -113,7 +137,11 @@ async fn connect_in_turn(
             }
             Err(error) => return Err(error),
         };
-        match connect_with(socket, addr, first).await {
+        let connected = match start(&socket, addr, first) {
+            Ok(sent) => finish(socket, sent).await.map(|connected| (connected, sent)),
+            Err(error) => Err(error),
+        };
+        match connected {
             Ok(connected) => return Ok(connected),
             Err(error) if unusable(&error) => last = Some(told(&error, NO_PORT, source, addr)),
             Err(error) => return Err(error),
@@ -122,20 +150,30 @@ async fn connect_in_turn(
     Err(last.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
 }
 
-/// Connects a socket that does not block. It is asked to send before it is waited for: on this machine the handshake is
-/// over by then.
-async fn connect_with(socket: Socket, addr: SocketAddr, first: &[u8]) -> io::Result<(TcpStream, usize)> {
-    configure(&socket)?;
+/// Begins to connect a socket that does not block, and gives back how many of the first bytes it took: on this machine
+/// the handshake is over by then.
+fn start(socket: &Socket, addr: SocketAddr, first: &[u8]) -> io::Result<usize> {
+    configure(socket)?;
+    #[cfg(target_os = "linux")]
+    if !first.is_empty() {
+        // The last step of the handshake then travels with the first bytes: one packet, and one wake-up of the
+        // server, for two.
+        socket.set_tcp_quickack(false)?;
+    }
     match socket.connect(&addr.into()) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+        _ if first.is_empty() => return Ok(0),
         _ => {}
     }
-    let attempt = if first.is_empty() { Ok(0) } else { socket.send(first) };
-    let sent = match attempt {
-        Ok(sent) => sent,
-        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => 0,
-        Err(error) => return Err(error),
-    };
+    match socket.send(first) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => {
+            Ok(0)
+        }
+        outcome => outcome,
+    }
+}
+
+async fn finish(socket: Socket, sent: usize) -> io::Result<TcpStream> {
     let stream = TcpStream::from_std(socket.into())?;
     if sent == 0 {
         stream.writable().await?;
@@ -143,7 +181,20 @@ async fn connect_with(socket: Socket, addr: SocketAddr, first: &[u8]) -> io::Res
             return Err(error);
         }
     }
-    Ok((stream, sent))
+    Ok(stream)
+}
+
+#[cfg(target_os = "linux")]
+async fn finish_in(reactor: &Reactor, socket: Socket, sent: usize) -> io::Result<Stream> {
+    if sent > 0 {
+        return Stream::connected(reactor, socket.into());
+    }
+    let stream = Stream::connecting(reactor, socket.into())?;
+    stream.writable().await;
+    match stream.take_error()? {
+        Some(error) => Err(error),
+        None => Ok(stream),
+    }
 }
 
 /// Begins a connection without waiting, for a program that polls its sockets itself: the socket does not block, and once

@@ -111,19 +111,21 @@ fn a_source_port_serves_every_server_once() {
         let mut ports = 40_000..41_000;
         let (port, one) = loop {
             let port = ports.next().expect("one of a thousand ports is free");
-            if let Ok((stream, _)) = connect_in_turn(vec![source], first, &[], narrow_to(port)).await {
+            if let Ok((stream, _)) = connect_in_turn(vec![source], first, &[], narrow_to(port), finish).await
+            {
                 break (port, stream);
             }
         };
         let narrow = narrow_to(port);
-        let two = connect_in_turn(vec![source], second, &[], narrow).await.unwrap().0;
+        let two = connect_in_turn(vec![source], second, &[], narrow, finish).await.unwrap().0;
         assert_eq!(one.local_addr().unwrap(), two.local_addr().unwrap());
         assert_eq!(one.local_addr().unwrap().port(), port);
-        let error = connect_in_turn(vec![source], first, &[], narrow).await.unwrap_err();
+        let error = connect_in_turn(vec![source], first, &[], narrow, finish).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
         assert_eq!(error.to_string(), format!("cannot connect from 127.0.0.9 to {first}: {NO_PORT}"));
         // The next source address has its turn then.
-        let three = connect_in_turn(vec![source, Some(ip("127.0.0.8"))], first, &[], narrow).await.unwrap().0;
+        let three =
+            connect_in_turn(vec![source, Some(ip("127.0.0.8"))], first, &[], narrow, finish).await.unwrap().0;
         assert_eq!(three.local_addr().unwrap(), SocketAddr::new(ip("127.0.0.8"), port));
 
         // And without the option the same port can't be had twice.
@@ -246,5 +248,48 @@ fn a_refusal_is_told_whether_or_not_there_is_something_to_send() {
             let error = dialer.connect_sending(gone, first).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         }
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_connection_in_a_reactor_is_made_as_any_other() {
+    block_on(async {
+        let _no_child_has_our_sockets = crate::SPAWN.read();
+        let reactor = Reactor::new().unwrap();
+        let turning = reactor.clone();
+        let turner = async move {
+            let mut keys = Vec::new();
+            std::future::poll_fn::<(), _>(|cx| {
+                while let std::task::Poll::Ready(outcome) = turning.poll_turn(cx, &mut keys) {
+                    outcome.unwrap();
+                }
+                std::task::Poll::Pending
+            })
+            .await;
+        };
+        let work = async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let addr = listener.local_addr().unwrap();
+            let dialer = Dialer::new(vec![ip("127.0.0.2")], WAIT);
+            for first in [&b""[..], b"CONNECT"] {
+                let (stream, sent) = dialer.connect_in(&reactor, addr, first).await.unwrap();
+                assert_eq!(sent, first.len());
+                let (server, from) = listener.accept().await.unwrap();
+                assert_eq!((from.ip(), stream.local_addr().unwrap()), (ip("127.0.0.2"), from));
+                let mut got = vec![0; sent];
+                let mut server = server.into_std().unwrap();
+                server.set_nonblocking(false).unwrap();
+                io::Read::read_exact(&mut server, &mut got).unwrap();
+                assert_eq!(got, first);
+            }
+            drop(listener);
+            for first in [&b""[..], b"CONNECT"] {
+                let error = dialer.connect_in(&reactor, addr, first).await.unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+            }
+            assert_eq!(reactor.sockets(), 0);
+        };
+        tokio::select! { () = work => {}, () = turner => {} }
     });
 }

@@ -17,7 +17,7 @@ mod v1;
 mod v2;
 
 pub use encode::{encode_v1, encode_v1_unknown, encode_v2, encode_v2_local};
-pub use stream::{ReadError, read_header};
+pub use stream::{ReadError, read_header, read_header_with};
 
 /// The longest version 1 line with its end, section 2.1.
 pub const V1_MAX: usize = 107;

@@ -31,6 +31,18 @@ pub enum ReadError {
 /// # Errors
 /// When there is no right header; `buffer` then holds what came.
 pub async fn read_header(stream: &TcpStream, buffer: &mut Vec<u8>) -> Result<Header, ReadError> {
+    read_header_with(buffer, async |buffer, room| read::read_into(stream, buffer, room).await).await
+}
+
+/// As [`read_header`], from anything: `read` adds at most so many bytes to the buffer and gives back how many, 0 at the
+/// end.
+///
+/// # Errors
+/// As [`read_header`].
+pub async fn read_header_with(
+    buffer: &mut Vec<u8>,
+    read: impl AsyncFn(&mut Vec<u8>, usize) -> io::Result<usize>,
+) -> Result<Header, ReadError> {
     loop {
         match parse(buffer)? {
             Parsed::Header(header, consumed) => {
@@ -41,7 +53,7 @@ pub async fn read_header(stream: &TcpStream, buffer: &mut Vec<u8>) -> Result<Hea
             // The parser refuses what is longer than V2_MAX, so there is always room.
             Parsed::Incomplete(_) => {
                 let room = V2_MAX.saturating_sub(buffer.len());
-                if read::read_into(stream, buffer, room).await? == 0 {
+                if read(buffer, room).await? == 0 {
                     return Err(ReadError::Closed);
                 }
             }

@@ -9,12 +9,10 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::pipe::{PipeFlags, SpliceFlags};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 
 /// The pipes of one worker. Cheap to clone, stays on its thread.
 #[derive(Clone)]
@@ -125,11 +123,12 @@ pub enum Moved {
 }
 
 /// Moves at most `max` bytes (at least one is asked for) from one socket to the other, without waiting. Bytes that
-/// the pipe holds from before go first.
+/// the pipe holds from before go first. That a side said "would block" is to be noted by the caller, where it keeps such
+/// notes.
 ///
 /// # Errors
 /// What either side said; then the pair is of no more use and the pipe, if it holds bytes, is closed at its drop.
-pub fn splice_once(from: &TcpStream, pipe: &mut Pipe, to: &TcpStream, max: usize) -> io::Result<Moved> {
+pub fn splice_once(from: &impl AsFd, pipe: &mut Pipe, to: &impl AsFd, max: usize) -> io::Result<Moved> {
     // Only into an empty pipe: then "would block" can mean nothing but an empty socket.
     if pipe.held == 0 {
         match fill(from, pipe, max.max(1)) {
@@ -148,21 +147,17 @@ pub fn splice_once(from: &TcpStream, pipe: &mut Pipe, to: &TcpStream, max: usize
 
 const FLAGS: SpliceFlags = SpliceFlags::NONBLOCK.union(SpliceFlags::MOVE);
 
-fn fill(from: &TcpStream, pipe: &mut Pipe, max: usize) -> io::Result<usize> {
+fn fill(from: &impl AsFd, pipe: &mut Pipe, max: usize) -> io::Result<usize> {
     let Some(ends) = &pipe.ends else { return Err(io::ErrorKind::BrokenPipe.into()) };
-    let count = from.try_io(Interest::READABLE, || {
-        retry(|| rustix::pipe::splice(from, None, &ends.write, None, max, FLAGS))
-    })?;
+    let count = retry(|| rustix::pipe::splice(from, None, &ends.write, None, max, FLAGS))?;
     pipe.held += count;
     Ok(count)
 }
 
-fn drain(pipe: &mut Pipe, to: &TcpStream) -> io::Result<usize> {
+fn drain(pipe: &mut Pipe, to: &impl AsFd) -> io::Result<usize> {
     let Some(ends) = &pipe.ends else { return Err(io::ErrorKind::BrokenPipe.into()) };
     let held = pipe.held;
-    let count = to.try_io(Interest::WRITABLE, || {
-        retry(|| rustix::pipe::splice(&ends.read, None, to, None, held, FLAGS))
-    })?;
+    let count = retry(|| rustix::pipe::splice(&ends.read, None, to, None, held, FLAGS))?;
     if count == 0 {
         return Err(io::ErrorKind::WriteZero.into());
     }

@@ -42,7 +42,7 @@ pub(crate) fn check(bytes: &[u8], version: Version, sender: Role) {
 /// The short way says what the decoder says, and says it of every packet that is that simple; what it copies for receivers is what
 /// the encoder would write.
 fn check_plain(bytes: &[u8], version: Version, whole: &Result<Decoded<'_>, DecodeError>) {
-    let Some((short, len)) = plain(bytes, version, u32::MAX) else {
+    let Some((short, len)) = plain(bytes, version, u32::MAX, "") else {
         if let Ok(Decoded::Packet(packet, len)) = whole {
             let mut out = Vec::new();
             encode(packet, version, &mut out).expect("what was decoded can be encoded");
@@ -62,9 +62,10 @@ fn check_plain(bytes: &[u8], version: Version, whole: &Result<Decoded<'_>, Decod
     };
     assert_eq!(whole, &Ok(Decoded::Packet(packet, len)));
     let limit = u32::try_from(len).expect("a packet");
-    assert_eq!(plain(bytes, version, limit), Some((short, len)));
-    assert_eq!(plain(bytes, version, limit - 1), None);
+    assert_eq!(plain(bytes, version, limit, "another"), Some((short, len)));
+    assert_eq!(plain(bytes, version, limit - 1, ""), None);
     if let Plain::Publish(publish) = short {
+        assert_eq!(plain(bytes, version, limit, publish.topic()), Some((short, len)));
         check_copies(&publish);
     }
 }

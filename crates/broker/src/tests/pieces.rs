@@ -1,0 +1,94 @@
+//! A stream means the same however the network cuts it, and whether a message takes the short way or the long one.
+
+use mqtt::codec::encode::encode;
+use mqtt::packet::{Packet, Publish, PublishProperties};
+use mqtt::{QoS, Version};
+use proptest::prelude::*;
+
+use super::rig::*;
+use crate::sim::world::World;
+
+/// Topic, QoS, bytes of payload, whether it has properties, whether it is repeated.
+type Written = (u8, u8, usize, bool, bool);
+
+fn written() -> impl Strategy<Value = Written> {
+    let size = prop_oneof![8 => 0_usize..200, 1 => 60_000_usize..70_000, 1 => 130_000_usize..300_000];
+    (0_u8..3, 0_u8..3, size, any::<bool>(), any::<bool>())
+}
+
+fn publish(number: usize, (topic, qos, size, rich, dup): Written) -> Publish<'static> {
+    let qos = QoS::from_u8(qos).unwrap();
+    let id = u16::try_from(number + 1).unwrap();
+    let mut payload = number.to_be_bytes().to_vec();
+    payload.resize(8 + size, topic);
+    let mut publish =
+        message(&format!("t/{topic}"), qos, if qos == QoS::AtMostOnce { 0 } else { id }, &payload);
+    publish.dup = dup && qos > QoS::AtMostOnce;
+    if rich {
+        publish.properties =
+            PublishProperties { content_type: Some("text/plain".into()), ..Default::default() }.into();
+    }
+    publish
+}
+
+fn subscriber(w: &mut World, name: &'static str, version: Version) -> Peer {
+    let connect = mqtt::packet::Connect { version, ..connect(name, true, 0) };
+    let (peer, _) = Peer::connect(w, 0, connect);
+    peer.subscribe(w, "t/#", QoS::ExactlyOnce);
+    peer
+}
+
+/// What matters of a message to whoever gets it.
+fn seen(packets: Vec<Packet<'static>>) -> Vec<(String, QoS, Vec<u8>, Option<String>, bool)> {
+    let publish = |p| match p {
+        Packet::Publish(p) => Some(p),
+        _ => None,
+    };
+    packets
+        .into_iter()
+        .filter_map(publish)
+        .map(|p| {
+            let kind = p.properties.content_type.as_ref().map(ToString::to_string);
+            (p.topic.into_owned(), p.qos, p.payload.into_owned(), kind, p.dup || p.retain)
+        })
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn messages_arrive_whole_and_in_order_however_their_bytes_are_cut(
+        list in prop::collection::vec(written(), 1..12),
+        cuts in prop::collection::vec(prop_oneof![1_usize..8, 1_usize..70_000], 1..40),
+        publisher_version in prop_oneof![Just(Version::V311), Just(Version::V5)],
+    ) {
+        let mut w = world(1);
+        let new = subscriber(&mut w, "new", Version::V5);
+        let old = subscriber(&mut w, "old", Version::V311);
+        let from = mqtt::packet::Connect { version: publisher_version, ..connect("from", true, 0) };
+        let (from, _) = Peer::connect(&mut w, 0, from);
+        let mut bytes = Vec::new();
+        let mut expected = Vec::new();
+        for (number, &one) in list.iter().enumerate() {
+            let publish = publish(number, one);
+            encode(&Packet::Publish(publish.clone()), publisher_version, &mut bytes).unwrap();
+            let kind = (one.3 && publisher_version.is_v5()).then(|| "text/plain".to_owned());
+            expected.push((publish.topic.to_string(), publish.qos, publish.payload.to_vec(), kind, false));
+        }
+        let mut rest = &bytes[..];
+        for cut in cuts {
+            let (part, behind) = rest.split_at(cut.min(rest.len()));
+            w.write(from.link, part);
+            w.run();
+            rest = behind;
+        }
+        w.write(from.link, rest);
+        w.run();
+        let (worker, id) = w.conn_id(from.link);
+        prop_assert!(w.workers[worker].conn(id).unwrap().tail.is_none(), "an idle connection keeps no buffer");
+        prop_assert_eq!(seen(new.read(&mut w)), expected.clone());
+        let plain: Vec<_> = expected.into_iter().map(|(topic, qos, payload, _, odd)| (topic, qos, payload, None, odd)).collect();
+        prop_assert_eq!(seen(old.read(&mut w)), plain);
+    }
+}
