@@ -29,6 +29,9 @@ mod reload;
 mod second_signal;
 mod shared;
 mod simulate;
+#[allow(dead_code, reason = "the soak uses it; here it is tested")]
+#[path = "../soak/oracle/mod.rs"]
+mod oracle;
 mod topics;
 mod walkthrough;
 mod websocket;

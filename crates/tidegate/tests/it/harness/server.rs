@@ -38,13 +38,14 @@ pub(crate) struct Site {
     folder: TempDir,
     name: String,
     sections: String,
+    workers: usize,
 }
 
 impl Site {
     /// A site for a node of that name, with two workers and the API on its port.
     pub(crate) fn new(name: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Self { address: own(), folder, name: name.to_owned(), sections: String::new() }
+        Self { address: own(), folder, name: name.to_owned(), sections: String::new(), workers: 2 }
     }
 
     /// The node's name.
@@ -70,6 +71,13 @@ impl Site {
     /// The configuration file.
     pub(crate) fn file(&self) -> PathBuf {
         self.folder.path().join("tidegate.toml")
+    }
+
+    /// Another number of workers.
+    #[allow(dead_code, reason = "the tests of `it` take two; `soak` varies it")]
+    pub(crate) fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
     }
 
     /// Sections of the test's own.
@@ -110,8 +118,8 @@ impl Site {
 
     /// The whole file: what `node` and `admin` need, and these sections.
     pub(crate) fn text(&self, sections: &str) -> String {
-        let (name, api) = (&self.name, self.api());
-        format!("[node]\nname = \"{name}\"\nworkers = 2\n[admin]\nbind = \"{api}\"\n{sections}")
+        let (name, api, workers) = (&self.name, self.api(), self.workers);
+        format!("[node]\nname = \"{name}\"\nworkers = {workers}\n[admin]\nbind = \"{api}\"\n{sections}")
     }
 
     /// Writes the file with these sections instead.

@@ -1,0 +1,213 @@
+//! Who takes part, by the seed: publishers, readers of every kind, groups, writers of retained messages, crowds that come and go.
+
+use std::time::Instant;
+
+use fastrand::Rng;
+use mqtt::{QoS, Version};
+
+use crate::client::{Client, Habits, Task};
+use crate::oracle::book::Book;
+use crate::oracle::letter::Lengths;
+use crate::oracle::retained::Shelf;
+
+/// Publishers whose messages are logged, because durable readers want them.
+const LOGGED: usize = 16;
+/// Publishers whose messages are not.
+const DIRECT: usize = 24;
+/// Publishers for groups.
+const FOR_GROUPS: usize = 6;
+/// Topics of each publisher, each with QoS 0, 1 and 2.
+const TOPICS: usize = 2;
+const DURABLE_READERS: usize = 40;
+const TRANSIENT_READERS: usize = 60;
+const MEMBERS: usize = 4;
+/// Clients that do little but come and go.
+const CROWD: usize = 24;
+const WRITERS: usize = 4;
+const LOOKERS: usize = 8;
+const RETAINED: usize = 64;
+
+const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
+/// Share name, filter, whether sessions last, the QoS that members ask for.
+const GROUPS: [(&str, &str, bool, QoS); 4] = [
+    ("lasting", "g/#", true, QoS::AtLeastOnce),
+    ("exact", "g/#", true, QoS::ExactlyOnce),
+    ("passing", "t/+/0", false, QoS::AtLeastOnce),
+    ("careless", "t/#", false, QoS::AtMostOnce),
+];
+
+/// Everybody, and what is known of them before they begin.
+pub(crate) struct Crew {
+    pub(crate) book: Book,
+    pub(crate) shelf: Shelf,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) absent: Vec<usize>,
+}
+
+/// See the module.
+pub(crate) fn hire(rng: &mut Rng, now: Instant) -> Crew {
+    let mut crew =
+        Crew { book: Book::default(), shelf: Shelf::new(RETAINED), clients: Vec::new(), absent: Vec::new() };
+    let publishers: Vec<_> = [("d", LOGGED), ("t", DIRECT), ("g", FOR_GROUPS)]
+        .into_iter()
+        .flat_map(|(kind, count)| (0..count).map(move |number| (kind, number)))
+        .map(|(kind, number)| (kind, streams(&mut crew.book, rng, kind, number)))
+        .collect();
+    let mut crowd = Vec::new();
+    for number in 0..CROWD {
+        let topic = format!("c/{number}");
+        crowd.push(crew.book.add_stream(&topic, QoS::AtLeastOnce, Lengths::Small, false));
+    }
+    for (kind, streams) in publishers {
+        let durable = rng.bool();
+        let habits = Habits {
+            life: rng.bool().then_some((200, 8000)),
+            uses_aliases: rng.bool(),
+            naps: (rng.u32(0..4) == 0).then_some((4000, 1500)),
+            ..habits(rng, durable)
+        };
+        let window = rng.usize(1..=24);
+        crew.add(kind, habits, Task { streams, window, ..Task::default() }, now);
+    }
+    for number in 0..DURABLE_READERS {
+        let filters = filters(rng, "d", LOGGED, number < 2);
+        crew.add_reader(rng, true, filters, now);
+    }
+    for number in 0..TRANSIENT_READERS {
+        let (kind, count) = if number % 3 == 0 { ("d", LOGGED) } else { ("t", DIRECT) };
+        let filters = filters(rng, kind, count, number < 4);
+        crew.add_reader(rng, false, filters, now);
+    }
+    crew.add_groups(rng, now);
+    crew.add_watchers(rng, now);
+    for stream in crowd {
+        let habits = Habits {
+            fickle: true,
+            life: Some((0, 300)),
+            away: (0, 200),
+            will: rng.bool(),
+            ..habits(rng, false)
+        };
+        crew.add("crowd", habits, Task { streams: vec![stream], window: 2, ..Task::default() }, now);
+    }
+    crew
+}
+
+/// The streams of one publisher.
+fn streams(book: &mut Book, rng: &mut Rng, kind: &str, number: usize) -> Vec<usize> {
+    let mut streams = Vec::new();
+    for topic in 0..TOPICS {
+        let lengths = match rng.u32(0..16) {
+            0 => Lengths::Large,
+            1..7 => Lengths::Mixed,
+            _ => Lengths::Small,
+        };
+        for qos in QOS {
+            let name = format!("{kind}/{number}/{topic}");
+            streams.push(book.add_stream(&name, qos, lengths, kind != "t"));
+        }
+    }
+    if kind == "d" && number % 4 == 0 {
+        let qos = QOS[1 + number / 4 % 2];
+        streams.push(book.add_stream(&format!("d/{number}/empty"), qos, Lengths::Empty, true));
+    }
+    streams
+}
+
+/// Filters that overlap more often than not; `all`: everything of this kind.
+fn filters(rng: &mut Rng, kind: &str, publishers: usize, all: bool) -> Vec<(String, QoS)> {
+    let count = rng.usize(1..=3);
+    let mut filters: Vec<(String, QoS)> = Vec::new();
+    if all {
+        filters.push((format!("{kind}/#"), QOS[rng.usize(1..3)]));
+    }
+    let publisher = rng.usize(0..publishers);
+    for _ in 0..count {
+        let topic = rng.usize(0..TOPICS);
+        let filter = match rng.u32(0..20) {
+            0..9 => format!("{kind}/{publisher}/{topic}"),
+            9..14 => format!("{kind}/{publisher}/+"),
+            14..18 => format!("{kind}/{publisher}/#"),
+            18 => format!("{kind}/+/{topic}"),
+            _ => format!("{kind}/{}/{topic}", rng.usize(0..publishers)),
+        };
+        if filters.iter().all(|(other, _)| *other != filter) {
+            filters.push((filter, QOS[[0, 1, 1, 1, 1, 2, 2, 2][rng.usize(0..8)]]));
+        }
+    }
+    filters
+}
+
+/// What differs from client to client whatever it is for.
+fn habits(rng: &mut Rng, durable: bool) -> Habits {
+    let version = if rng.u32(0..5) < 3 { Version::V5 } else { Version::V311 };
+    Habits {
+        version,
+        durable,
+        fickle: false,
+        life: None,
+        away: (0, 1000),
+        naps: None,
+        lazy: (rng.u32(0..4) == 0).then(|| rng.u64(1..40)),
+        receive_buffer: (rng.u32(0..4) == 0).then(|| rng.usize(2..32) * 1024),
+        receive_maximum: if rng.bool() { rng.u16(1..=8) } else { rng.u16(9..=200) },
+        alias_maximum: if rng.bool() { rng.u16(1..=6) } else { 0 },
+        uses_aliases: false,
+        will: rng.u32(0..3) == 0,
+    }
+}
+
+impl Crew {
+    fn add(&mut self, kind: &str, habits: Habits, task: Task, now: Instant) {
+        let number = self.clients.len();
+        self.clients.push(Client::new(number, kind, habits, task, now));
+    }
+
+    fn add_reader(&mut self, rng: &mut Rng, durable: bool, filters: Vec<(String, QoS)>, now: Instant) {
+        let reader = self.book.add_reader(durable, &filters);
+        let habits = Habits {
+            life: (rng.u32(0..5) < 3).then_some((100, 6000)),
+            naps: (rng.u32(0..3) == 0).then_some((3000, 2500)),
+            ..habits(rng, durable)
+        };
+        let task = Task { reader: Some(reader), filters, ..Task::default() };
+        self.add(if durable { "durable" } else { "transient" }, habits, task, now);
+    }
+
+    fn add_groups(&mut self, rng: &mut Rng, now: Instant) {
+        for (name, filter, durable, qos) in GROUPS {
+            let group = self.book.add_group(name, filter, durable, qos);
+            self.absent.push(MEMBERS);
+            for member in 0..MEMBERS {
+                let reader = self.book.add_reader(durable, &[]);
+                let habits = Habits {
+                    // one stays: what its group gets has somewhere to go
+                    life: (member > 0).then_some((300, 6000)),
+                    naps: (member == 2).then_some((3000, 1500)),
+                    ..habits(rng, durable)
+                };
+                let filters = vec![(format!("$share/{name}/{filter}"), qos)];
+                let task = Task { reader: Some(reader), filters, group: Some(group), ..Task::default() };
+                self.add(name, habits, task, now);
+            }
+        }
+    }
+
+    /// Those who write and look at retained messages, and who waits for wills.
+    fn add_watchers(&mut self, rng: &mut Rng, now: Instant) {
+        let watcher = Task { filters: vec![("w/#".to_owned(), QoS::AtLeastOnce)], ..Task::default() };
+        let habits_of_watcher =
+            Habits { will: false, lazy: None, receive_buffer: None, ..habits(rng, true) };
+        self.add("watcher", habits_of_watcher, watcher, now);
+        for writer in 0..WRITERS {
+            let shelf = (0..RETAINED).filter(|topic| topic % WRITERS == writer).collect();
+            let habits = habits(rng, false);
+            self.add("writer", habits, Task { shelf, window: 4, ..Task::default() }, now);
+        }
+        for _ in 0..LOOKERS {
+            let habits = Habits { life: Some((20, 1000)), ..habits(rng, false) };
+            let filters = vec![("r/#".to_owned(), QOS[rng.usize(0..2)])];
+            self.add("looker", habits, Task { looks: true, filters, ..Task::default() }, now);
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! `cargo xtask soak`: the program at saturation, with clients that are slow, lazy and dying, held against an exact oracle.
+//!
+//! Everything that the clients do comes from the printed seed; when it happens comes from the machine. A run is made of
+//! cycles: floods beside polite clients, then a crowd of every kind at once, then silence, in which everything that was
+//! promised must have arrived, all accounts be even, and nothing of the clients be left.
+
+#![allow(clippy::print_stdout, reason = "a tool that answers on standard output")]
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod client;
+mod crew;
+mod fairness;
+#[allow(dead_code, unused_imports, reason = "the harness of the end-to-end tests, of which the soak needs a part")]
+#[path = "../it/harness/mod.rs"]
+mod harness;
+mod link;
+#[allow(dead_code, unused_imports, reason = "its tests run in `it`")]
+mod oracle;
+mod subject;
+mod watch;
+mod world;
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use harness::device::{Device, connect};
+use harness::wait::now;
+use harness::Tidegate;
+use mqtt::packet::{ConnectProperties, Packet, Publish};
+use mqtt::{QoS, ReasonCode, Version};
+use oracle::letter::Paper;
+use oracle::retained::Shelf;
+use rustix::process::Signal;
+use subject::{Limits, Metrics};
+
+const USAGE: &str = "soak [--secs 600] [--seed N] [--binary FILE] [--workers N]... [--gateway]";
+/// Seconds of a cycle, if there is time.
+const CYCLE: u64 = 60;
+/// How long SIGTERM may take.
+const STOP: Duration = Duration::from_secs(10);
+/// Clients that are there when it comes.
+const WITNESSES: usize = 20;
+
+/// What the command line asks for.
+struct Wishes {
+    secs: u64,
+    seed: u64,
+    binary: PathBuf,
+    workers: Vec<usize>,
+    gateway: bool,
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        // a runner of tests asks: there are none
+        return;
+    }
+    let wishes = parse(&arguments).unwrap_or_else(|why| {
+        eprintln!("soak: {why}\n{USAGE}");
+        std::process::exit(2);
+    });
+    let gateway = if wishes.gateway { " --gateway" } else { "" };
+    println!("seed {}; the same again with `cargo xtask soak --seed {}{gateway}`", wishes.seed, wishes.seed);
+    let share = wishes.secs / wishes.workers.len() as u64;
+    for (part, workers) in wishes.workers.iter().enumerate() {
+        let limits = Limits::new(*workers, wishes.gateway);
+        if let Err(why) = soak(&wishes, limits, wishes.seed.wrapping_add(part as u64), share) {
+            eprintln!("soak: seed {}, {workers} workers{gateway}: {why}", wishes.seed);
+            std::process::exit(1);
+        }
+    }
+}
+
+fn parse(arguments: &[String]) -> Result<Wishes, String> {
+    let mut wishes = Wishes {
+        secs: 10,
+        seed: std::hash::RandomState::new().build_hasher().finish() >> 1,
+        binary: harness::server::PROGRAM.into(),
+        workers: Vec::new(),
+        gateway: false,
+    };
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        let mut number = || {
+            let value = arguments.next().and_then(|value| value.parse().ok());
+            value.ok_or_else(|| format!("{argument} needs a number"))
+        };
+        match argument.as_str() {
+            "--secs" => wishes.secs = number()?,
+            "--seed" => wishes.seed = number()?,
+            "--workers" => wishes.workers.push(usize::try_from(number()?.clamp(1, 64)).unwrap_or(1)),
+            "--binary" => wishes.binary = arguments.next().ok_or("--binary needs a file")?.into(),
+            "--gateway" => wishes.gateway = true,
+            _ => return Err(format!("{argument:?} is no option")),
+        }
+    }
+    if wishes.workers.is_empty() {
+        wishes.workers = vec![1, 2];
+    }
+    Ok(wishes)
+}
+
+/// One process and its cycles.
+fn soak(wishes: &Wishes, limits: Limits, seed: u64, secs: u64) -> Result<(), String> {
+    let mut tidegate = limits.start(&wishes.binary);
+    let door = limits.door(&tidegate);
+    let pid = tidegate.process.id();
+    let before = Metrics::ask(tidegate.api()).ok_or("the API does not answer")?;
+    let (memory, descriptors) = subject::usage(pid);
+    let retained = before.get("tidegate_broker_retained_messages");
+    println!("\n{} workers, {} MiB before the first client", limits.workers, memory >> 20);
+    let cycles = (secs / CYCLE).max(1);
+    for cycle in 0..cycles {
+        let time = Duration::from_secs((secs / cycles).max(4));
+        println!("cycle {} of {cycles}, {} s", cycle + 1, time.as_secs());
+        let (trips, flooded) = fairness::act(door, (time / 8).min(Duration::from_secs(8)), 4, 4);
+        println!("  floods: {flooded} messages; beside them {trips:?}");
+        if trips.p99 > fairness::BOUND {
+            return Err(format!("beside floods {:?} of a polite pair is above {:?}", trips.p99, fairness::BOUND));
+        }
+        let crowd = Crowd { tidegate: &tidegate, limits, door };
+        crowd.cycle(seed.wrapping_mul(1_000).wrapping_add(cycle), time)?;
+        subject::forgotten(&tidegate, descriptors + 2, retained.max(SYSTEM_TOPICS));
+        let (memory, _) = subject::usage(pid);
+        println!("  everybody has gone: {} MiB", memory >> 20);
+        if memory > limits.memory_after() {
+            return Err(format!("{} MiB are kept when everybody has gone", memory >> 20));
+        }
+    }
+    stop(&mut tidegate, door)
+}
+
+/// Topics below `$SYS` that the broker keeps of itself.
+const SYSTEM_TOPICS: f64 = 0.0;
+
+/// What a cycle needs.
+struct Crowd<'a> {
+    tidegate: &'a Tidegate,
+    limits: Limits,
+    door: std::net::SocketAddr,
+}
+
+impl Crowd<'_> {
+    fn cycle(&self, seed: u64, time: Duration) -> Result<(), String> {
+        let before = Metrics::ask(self.tidegate.api()).ok_or("the API does not answer")?;
+        let (pid, door) = (self.tidegate.process.id(), self.door);
+        let world = world::World::new(seed, door, self.limits);
+        let stop = AtomicBool::new(false);
+        let (since, worked) = (now(), subject::workers_time(pid));
+        let traffic = time.mul_f64(0.7);
+        let (outcome, trips, seen) = std::thread::scope(|scope| {
+            let subject = (pid, self.tidegate.api());
+            let watch = watch::watch(scope, subject, self.limits, world.clients() + 8, &stop);
+            let pairs = scope.spawn(|| fairness::act(door, traffic, 1, 2));
+            let outcome = world.run(traffic, |shelf| self.check_retained(shelf));
+            stop.store(true, Ordering::Relaxed);
+            let trips = pairs.join().map_err(|_| "a polite pair lost a message".to_owned());
+            let seen = watch.join().expect("a watch");
+            // what the watch saw is the reason of what happened
+            seen.and_then(|seen| Ok((outcome?, trips?, seen)))
+        })?;
+        let after = Metrics::ask(self.tidegate.api()).ok_or("the API does not answer")?;
+        let elapsed = now().saturating_duration_since(since).as_secs_f64();
+        let busy: Vec<String> = subject::workers_time(pid)
+            .iter()
+            .zip(worked)
+            .map(|(after, before)| format!("{:.0} %", 100.0 * (*after - before).as_secs_f64() / elapsed))
+            .collect();
+        println!("  {outcome:?}\n  flooded {}, beside it {:?}", trips.1, trips.0);
+        println!("  workers busy {}; {seen:?}", busy.join(", "));
+        let dropped = |rule| after.dropped(rule) - before.dropped(rule);
+        let stated = [dropped("outbound_full"), dropped("queue_full") + dropped("no_member")];
+        println!("  dropped by the broker's account {stated:?}, missed by ours {:?}", outcome.lost);
+        for (lost, stated) in outcome.lost.iter().zip(stated) {
+            if *lost as f64 > stated {
+                return Err(format!("{lost} deliveries are missing, the broker tells of {stated}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Exactly the last messages are retained; then they are cleared.
+    fn check_retained(&self, shelf: &Shelf) -> Result<(), String> {
+        let mut device = Device::dial(self.door);
+        device.hello(&connect(Version::V5, "checks-retained"));
+        let expected = shelf.kept();
+        device.subscribe("r/#", QoS::AtMostOnce);
+        let paper = Paper::new();
+        let mut got = BTreeMap::new();
+        while got.len() < expected {
+            let publish = device.message();
+            let letter = paper.read(&publish.payload)?;
+            got.insert(usize::from(letter.stream), letter.seq);
+        }
+        device.nothing_more();
+        shelf.check(&got)?;
+        device.goodbye();
+        let mut device = Device::dial(self.door);
+        device.hello(&connect(Version::V311, "clears-retained"));
+        for topic in 0..shelf.len() {
+            let message = harness::device::message(&Shelf::name(topic), "", QoS::AtLeastOnce);
+            device.publish(Publish { retain: true, ..message });
+        }
+        device.goodbye();
+        Ok(())
+    }
+}
+
+/// SIGTERM while clients are connected: they are told, and it ends with status 0.
+fn stop(tidegate: &mut Tidegate, door: std::net::SocketAddr) -> Result<(), String> {
+    let witnesses: Vec<Device> = (0..WITNESSES)
+        .map(|number| {
+            let mut device = Device::dial(door);
+            let mut hello = connect(Version::V5, &format!("witness-{number}"));
+            hello.properties =
+                ConnectProperties { session_expiry_interval: Some(60), ..ConnectProperties::default() };
+            device.hello(&hello);
+            device
+        })
+        .collect();
+    let since = now();
+    tidegate.process.signal(Signal::TERM);
+    let mut told = 0;
+    for mut device in witnesses {
+        while let Some(packet) = device.receive_or_end() {
+            told += usize::from(
+                matches!(&packet, Packet::Disconnect(d) if d.reason == ReasonCode::ServerShuttingDown),
+            );
+        }
+    }
+    let status = tidegate.process.end_within(STOP);
+    println!("SIGTERM: {told} of {WITNESSES} told, {status} after {:?}", now().saturating_duration_since(since));
+    if !status.success() || told < WITNESSES {
+        return Err(format!("{told} of {WITNESSES} clients were told, then {status}"));
+    }
+    Ok(())
+}
