@@ -370,7 +370,7 @@ impl Socket {
                 }
             }
         }
-        cx.waker().wake_by_ref();
+        after_the_others(cx);
         Poll::Pending
     }
 
@@ -444,6 +444,15 @@ enum Next {
     Wait,
     /// Close the socket, for this reason.
     End(&'static str),
+}
+
+/// Polls the task again once everything that is ready had its turn and the kernel was asked what else is. A task that wakes
+/// itself at once is polled up to 60 times before the runtime looks at its sockets: a few floods, and whoever sends one
+/// message waits for 60 of their turns.
+fn after_the_others(cx: &mut Context<'_>) {
+    // at its first poll it hands the waker to the runtime
+    let turn = std::pin::pin!(tokio::task::yield_now());
+    let _ = turn.poll(cx);
 }
 
 /// Ends turns: flushes and hands over.
@@ -566,7 +575,76 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::config::BrokerConfig;
+    use crate::connection::{Door, Phase};
+    use crate::sim::world::World;
+
+    /// A connection that is past its CONNECT, and the client's side of it.
+    async fn connected(local: &Rc<Local>, listener: &TcpListener) -> (ConnId, TcpStream) {
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let permit = Permit(Arc::new(AtomicUsize::new(1)));
+        let origin = Origin { peer, via: None, door: Door::named("tcp://test") };
+        let id = local.open(Arrival { stream, origin, late: false, permit }, None);
+        local.with(|w| w.conn_mut(id).unwrap().phase = Phase::Connected);
+        spawn_local(Connection { local: Rc::clone(local), id });
+        (id, client)
+    }
+
+    async fn flooded() {
+        const FLOODS: usize = 4;
+        let (worker, mailbox, clock) = World::new(1, 1, BrokerConfig::default()).take_worker();
+        let local = Local::new(worker, clock);
+        local.start(mailbox);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut floods = Vec::new();
+        for _ in 0..FLOODS {
+            floods.push(connected(&local, &listener).await);
+        }
+        let (_, quiet) = connected(&local, &listener).await;
+        let read = || local.with(|w| w.metrics.received_bytes.get());
+        // acknowledgements of nothing cost a turn and are not answered
+        let gush = [0x40, 2, 0, 1].repeat(READ_BUFFER / 4);
+        let mut written = 0;
+        for (_, flood) in &floods {
+            while let Ok(count) = flood.try_write(&gush) {
+                written += count as u64;
+            }
+        }
+        // in the middle of a turn, when the kernel has just been asked
+        let begun = std::future::poll_fn(|cx| {
+            let begun = read() > 0;
+            if !begun {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Poll::Ready(quiet.try_write(&[0xC0, 0]).map(|_| read()))
+        });
+        let before = begun.await.unwrap();
+        let mut answer = [0; 2];
+        while quiet.try_read(&mut answer).is_err() {
+            tokio::task::yield_now().await;
+        }
+        let (meanwhile, turn) = (read() - before, (FLOODS * READ_BUFFER) as u64);
+        assert_eq!(answer, [0xD0, 0]);
+        assert!(written > 8 * turn, "{written} bytes are no flood");
+        assert!(
+            meanwhile <= 4 * turn,
+            "{meanwhile} bytes of floods were read before one packet was answered"
+        );
+    }
+
+    #[test]
+    fn floods_do_not_keep_the_worker_from_another_connection() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        // a task among the others
+        let limited = async { tokio::time::timeout(Duration::from_secs(20), spawn_local(flooded())).await };
+        let outcome = tokio::task::LocalSet::new().block_on(&runtime, limited);
+        outcome.expect("in time").expect("no panic");
+    }
 
     /// What an idle device is made of, each with the allocator's share: growth here is growth of a million devices, and a
     /// byte of it is a megabyte for them.
