@@ -9,6 +9,7 @@ mod bench;
 mod clauses;
 mod command;
 mod guards;
+mod soak;
 mod test;
 mod tidy;
 mod workspace;
@@ -27,6 +28,9 @@ cargo xtask clauses [--untested]
 cargo xtask guards [--row ROW]... [--accept ROW]... [--list]
     Count the instructions of the hot path and hold them to crates/guards/counts.toml: a row may cost 5 % more.
     ROW is a row, the beginning of some, or `all`; --accept records what was counted.
+cargo xtask soak [--secs 600] [--seed N] [--workers N]... [--gateway] [--cycle 60] [--binary FILE]
+    Drive the release binary at saturation with clients that are slow and dying, by a printed seed, and hold what
+    arrives against an exact oracle; memory, descriptors and every account as well. With one worker and with two.
 cargo xtask bench [broker|gateway|sticky|all]... [--reps 3] [--secs 2] [--quick] [--row NAME]... [--write]
                   [--tools FOLDER] [--binary FILE]
     Measure our release binary beside its peers, in turns and on pinned cores; --write puts the tables into
@@ -53,6 +57,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
     match verb.as_str() {
         "test" => test::run(&Workspace::open()?, rest),
         "tidy" if rest.is_empty() => tidy::run(&Workspace::open()?),
+        "soak" => soak::release(&Workspace::open()?, rest),
         "bench" => bench::run(&Workspace::open()?, rest),
         "guards" => guards::run(&Workspace::open()?, rest),
         "load" => bench::load::run(rest),

@@ -7,7 +7,7 @@ use std::process::Command;
 use super::setup;
 use crate::command::{cargo, run, succeeds};
 use crate::workspace::Workspace;
-use crate::{guards, tidy};
+use crate::{guards, soak, tidy};
 
 /// One step: its name on the command line, a line on what it does, and the doing.
 pub(super) struct Step {
@@ -30,6 +30,7 @@ pub(super) const STEPS: &[Step] = &[
     Step { name: "unit", what: "tests of each crate, and the examples in the docs", run: unit },
     Step { name: "simulation", what: "simulated worlds: fixed seeds, then a fresh one", run: simulation },
     Step { name: "e2e", what: "the program against real clients, brokers and balancers", run: end_to_end },
+    Step { name: "soak", what: "some seconds at saturation with slow and dying clients", run: soak_step },
     Step { name: "fuzz", what: "every fuzz target for some seconds", run: fuzz },
     Step { name: "guards", what: "no more instructions on the hot path than recorded", run: guards_step },
     Step { name: "deny", what: "licences, banned and doubled crates, sources of dependencies", run: deny },
@@ -48,6 +49,9 @@ const SEED: &str = "TIDEGATE_SEED";
 /// How long each fuzz target runs here. It shows that the targets work and that nothing near the seeds breaks;
 /// hours are for `fuzz/run.sh` by hand.
 const FUZZ_SECONDS: &str = "7";
+
+/// How long each of the two runs of the soak is.
+const SOAK_SECONDS: &str = "10";
 
 fn format(workspace: &Workspace) -> Result<String, String> {
     run(in_workspace(workspace).args(["fmt", "--all", "--check"]))?;
@@ -137,6 +141,15 @@ fn end_to_end(workspace: &Workspace) -> Result<String, String> {
     }
     run(tests.args(["-p", package, "--test", binary]))?;
     Ok(String::new())
+}
+
+/// A fixed seed with one worker, a fresh one with two. Minutes, with the release build, are `cargo xtask soak`.
+fn soak_step(workspace: &Workspace) -> Result<String, String> {
+    soak::debug(workspace, &["--secs", SOAK_SECONDS, "--workers", "1", "--seed", "4"])?;
+    // as long as the seeds that people type
+    let seed = std::env::var(SEED).unwrap_or_else(|_| (fresh_seed() >> 32).to_string());
+    soak::debug(workspace, &["--secs", SOAK_SECONDS, "--workers", "2", "--seed", &seed])?;
+    Ok(format!("seed {seed}, {SOAK_SECONDS} s each"))
 }
 
 fn fuzz(workspace: &Workspace) -> Result<String, String> {

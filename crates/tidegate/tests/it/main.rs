@@ -24,14 +24,14 @@ mod interoperation;
 mod lifecycle;
 mod limits;
 mod manual;
+#[allow(dead_code, reason = "the soak uses it; here it is tested")]
+#[path = "../soak/oracle/mod.rs"]
+mod oracle;
 mod publish_and_subscribe;
 mod reload;
 mod second_signal;
 mod shared;
 mod simulate;
-#[allow(dead_code, reason = "the soak uses it; here it is tested")]
-#[path = "../soak/oracle/mod.rs"]
-mod oracle;
 mod topics;
 mod walkthrough;
 mod websocket;

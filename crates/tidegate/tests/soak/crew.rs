@@ -107,7 +107,7 @@ fn streams(book: &mut Book, rng: &mut Rng, kind: &str, number: usize) -> Vec<usi
             streams.push(book.add_stream(&name, qos, lengths, kind != "t"));
         }
     }
-    if kind == "d" && number % 4 == 0 {
+    if kind == "d" && number.is_multiple_of(4) {
         let qos = QOS[1 + number / 4 % 2];
         streams.push(book.add_stream(&format!("d/{number}/empty"), qos, Lengths::Empty, true));
     }
@@ -196,8 +196,7 @@ impl Crew {
     /// Those who write and look at retained messages, and who waits for wills.
     fn add_watchers(&mut self, rng: &mut Rng, now: Instant) {
         let watcher = Task { filters: vec![("w/#".to_owned(), QoS::AtLeastOnce)], ..Task::default() };
-        let habits_of_watcher =
-            Habits { will: false, lazy: None, receive_buffer: None, ..habits(rng, true) };
+        let habits_of_watcher = Habits { will: false, lazy: None, receive_buffer: None, ..habits(rng, true) };
         self.add("watcher", habits_of_watcher, watcher, now);
         for writer in 0..WRITERS {
             let shelf = (0..RETAINED).filter(|topic| topic % WRITERS == writer).collect();

@@ -13,11 +13,12 @@ const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
 /// What the program takes with nobody connected: code, buffers of the workers, what the allocator keeps.
-const PROGRAM: usize = 64 * MIB;
+const PROGRAM: usize = 96 * MIB;
 /// Bytes of log frames that wait for the engine, and of messages for other workers, for each worker.
-const BETWEEN: usize = 24 * MIB;
-/// Bytes of the ids by which each shard of the log knows a repetition: a million of about 30 bytes, in a table that doubles.
-const IDS: usize = 48 * MIB;
+const BETWEEN: usize = 16 * MIB;
+/// Bytes of the id by which the log knows a repetition of a frame, in a table that doubles, and how many a shard keeps.
+const ID: usize = 64;
+const IDS: usize = 1 << 20;
 /// Bytes of a client with nothing under way: connection, session, subscriptions, its part of the router.
 const CLIENT: usize = 64 * KIB;
 
@@ -55,20 +56,29 @@ impl Limits {
         }
     }
 
-    /// Bytes of memory that the program may take while so many clients are there.
-    pub(crate) fn memory(&self, clients: usize) -> usize {
+    /// Bytes of memory that the program may take while so many clients are there, after so many frames of the log.
+    pub(crate) fn memory(&self, clients: usize, frames: usize) -> usize {
         // what it has not finished reading and the last message above a bound are packets
         let client = CLIENT + self.max_queued_bytes + self.max_outbound_bytes + 2 * self.max_packet_size;
         let relayed = if self.gateway { 256 * KIB } else { 0 };
-        PROGRAM
-            + self.workers * BETWEEN
-            + self.shards * (self.max_log_bytes + self.max_log_bytes / 4 + IDS)
+        self.memory_after(frames)
+            + self.shards * (self.max_log_bytes + self.max_log_bytes / 4)
             + clients * (client + relayed)
     }
 
-    /// Bytes that it may keep when everybody has gone: what outlives clients by design, and an allocator that has seen many.
-    pub(crate) fn memory_after(&self) -> usize {
-        PROGRAM + self.workers * BETWEEN + self.shards * IDS
+    /// Bytes that it may keep when everybody has gone: what outlives clients by design, and what the allocator keeps.
+    pub(crate) fn memory_after(&self, frames: usize) -> usize {
+        PROGRAM + self.workers * BETWEEN + ID * frames.min(self.shards * IDS)
+    }
+
+    /// Descriptors that a gateway keeps when everybody has gone: 64 pipes for each worker.
+    pub(crate) fn descriptors_after(&self) -> usize {
+        if self.gateway { self.workers * 64 * 2 } else { 0 }
+    }
+
+    /// Whether what comes from the broker reaches clients in the last moment: a gateway that stops closes at once.
+    pub(crate) fn tells(&self) -> bool {
+        !self.gateway
     }
 
     fn broker(&self) -> String {
@@ -85,8 +95,9 @@ impl Limits {
     /// Starts the program and waits until it is ready.
     pub(crate) fn start(&self, binary: &Path) -> Tidegate {
         let Self { shards, max_log_bytes, .. } = self;
-        let sections =
-            format!("[log]\nlevel = \"warn\"\n[engine]\nshards = {shards}\nmax_log_bytes = \"{max_log_bytes}B\"\n");
+        let sections = format!(
+            "[log]\nlevel = \"error\"\n[engine]\nshards = {shards}\nmax_log_bytes = \"{max_log_bytes}B\"\n"
+        );
         let mut site = Site::new("soak").workers(self.workers).sections(&sections).broker(&self.broker(), "");
         if self.gateway {
             let broker = site.mqtt();
@@ -127,6 +138,11 @@ impl Metrics {
         *self.0.get(series).unwrap_or_else(|| panic!("there is no metric {series}"))
     }
 
+    /// Frames appended to the log.
+    pub(crate) fn frames(&self) -> usize {
+        self.get("tidegate_broker_log_frames_appended_total") as usize
+    }
+
     /// Messages dropped by this rule.
     pub(crate) fn dropped(&self, rule: &str) -> f64 {
         self.get(&format!("tidegate_broker_messages_dropped_total{{rule=\"{rule}\"}}"))
@@ -136,22 +152,23 @@ impl Metrics {
 /// Bytes in memory, and open descriptors, of a process.
 pub(crate) fn usage(pid: u32) -> (usize, usize) {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
+    let kib =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
     let open = std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
     (kib.unwrap_or(0) * KIB, open)
 }
 
-/// CPU time that the workers of a process have used, each.
-pub(crate) fn workers_time(pid: u32) -> Vec<Duration> {
+/// How long each worker of a process has run or wanted to.
+pub(crate) fn wanted(pid: u32) -> Vec<Duration> {
     let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let mut times = Vec::new();
     for task in tasks.flatten() {
-        let text = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-        let Some((name, rest)) = text.split_once(") ") else { continue };
-        if name.contains("(worker-") {
-            // ticks of a hundredth of a second: user and system time
-            let ticks = rest.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok());
-            times.push(Duration::from_millis(ticks.sum::<u64>() * 10));
+        let read = |file| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+        if read("comm").starts_with("worker-") {
+            // nanoseconds on a core, then those in the queue for one
+            let both = read("schedstat");
+            let nanos = both.split_whitespace().take(2).filter_map(|nanos| nanos.parse::<u64>().ok());
+            times.push(Duration::from_nanos(nanos.sum()));
         }
     }
     times
@@ -174,5 +191,7 @@ pub(crate) fn forgotten(tidegate: &Tidegate, descriptors: usize, retained: f64) 
     let difference = metrics.get("tidegate_broker_client_connects_total")
         - metrics.get("tidegate_broker_client_disconnects_total");
     assert!(difference == 0.0, "{difference} clients came and never went");
-    eventually("its descriptors are closed", || (usage(tidegate.process.id()).1 <= descriptors).then_some(()));
+    eventually("its descriptors are closed", || {
+        (usage(tidegate.process.id()).1 <= descriptors).then_some(())
+    });
 }

@@ -31,19 +31,22 @@ pub(crate) fn watch<'scope>(
         while !stop.load(Ordering::Relaxed) {
             // sleep: memory tells nobody that it grows
             std::thread::sleep(Duration::from_millis(250));
+            let Some(metrics) = Metrics::ask(api) else { return Err("the API does not answer".to_owned()) };
             let (memory, _) = usage(pid);
-            let bound = limits.memory(clients);
+            let bound = limits.memory(clients, metrics.frames());
             if memory > bound {
                 return Err(format!("{} MiB of memory, bound {} MiB", memory >> 20, bound >> 20));
             }
             if memory > seen.memory {
                 (seen.memory, seen.bound) = (memory, bound);
             }
-            let Some(metrics) = Metrics::ask(api) else { return Err("the API does not answer".to_owned()) };
             seen.connections = seen.connections.max(metrics.get("tidegate_broker_connections") as usize);
             for rule in ["log_trimmed", "engine", "expired", "too_large"] {
                 if metrics.dropped(rule) > 0.0 {
-                    return Err(format!("{} messages were dropped by the rule {rule}", metrics.dropped(rule)));
+                    return Err(format!(
+                        "{} messages were dropped by the rule {rule}",
+                        metrics.dropped(rule)
+                    ));
                 }
             }
             let violations = metrics.get("tidegate_broker_protocol_violations_total");

@@ -1,6 +1,7 @@
 //! One cycle: everybody comes, floods, dies and comes back; then nothing more is sent, and the accounts must be even.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use crate::harness::wait::now;
 use crate::link::{self, Came};
 use crate::oracle::letter::Paper;
 use crate::oracle::wills::Wills;
-use crate::subject::Limits;
+use crate::subject::{self, Limits};
 
 /// Tokens of epoll are a serial number times this plus the client's number.
 pub(crate) const CLIENTS: u64 = 4096;
@@ -44,6 +45,30 @@ pub(crate) struct Outcome {
     pub(crate) throttled: Duration,
     /// How long everything took to arrive after the last message.
     pub(crate) drained: Duration,
+    /// The share of the time of traffic in which each worker had something to do.
+    pub(crate) busy: Vec<f64>,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tally: t, clients, sent, delivered, lost, wills, throttled, drained, busy } = self;
+        let busy: Vec<_> = busy.iter().map(|share| format!("{:.0} %", share * 100.0)).collect();
+        writeln!(
+            f,
+            "  {clients} clients; QoS 0, 1, 2: sent {sent:?}, delivered {delivered:?}; workers busy {busy:?}"
+        )?;
+        writeln!(
+            f,
+            "  {} connections, {} resumed; {} resets, {} cut packets, {} ends, {} takeovers, {} good-byes, {} naps, {wills} wills",
+            t.connects, t.resumed, t.resets, t.cuts, t.ends, t.takeovers, t.goodbyes, t.naps
+        )?;
+        write!(
+            f,
+            "  {} acknowledged, {} sent again; log full for {throttled:.1?}; everything there after {drained:.1?}; \
+             missed without a session: {lost:?}",
+            t.acknowledged, t.sent_again
+        )
+    }
 }
 
 /// See the module.
@@ -106,20 +131,24 @@ impl World {
     /// Runs the cycle; `check_retained` is called before everybody leaves, when all accounts are even.
     pub(crate) fn run(
         mut self,
+        pid: u32,
         traffic: Duration,
         check_retained: impl FnOnce(&crate::oracle::retained::Shelf) -> Result<(), String>,
     ) -> Result<Outcome, String> {
         self.until("everybody is there", PATIENCE, |world| {
-            let missing = |client: &&Client| {
-                (client.habits.durable || client.task.group.is_some()) && !client.is_up()
-            };
+            let missing =
+                |client: &&Client| (client.habits.durable || client.task.group.is_some()) && !client.is_up();
             world.clients.iter().find(missing).map(Client::state)
         })?;
         self.scene.act = Act::Traffic;
-        let end = now() + traffic;
-        while self.scene.now < end {
+        let (begun, before) = (now(), subject::wanted(pid));
+        while self.scene.now < begun + traffic {
             self.turn()?;
         }
+        let took = now().saturating_duration_since(begun).as_secs_f64();
+        let wanted = subject::wanted(pid);
+        let busy = wanted.iter().zip(&before).map(|(after, before)| (*after - *before).as_secs_f64() / took);
+        let busy = busy.collect();
         self.scene.act = Act::Draining;
         let stopped = now();
         self.until("everything is acknowledged and has arrived", PATIENCE, Self::unsettled)?;
@@ -142,12 +171,15 @@ impl World {
             tally: self.scene.tally,
             throttled: self.throttled,
             drained,
+            busy,
         })
     }
 
     /// What is still under way, if anything.
     fn unsettled(&self) -> Option<String> {
-        if let Some(client) = self.clients.iter().find(|client| !client.is_up() || client.unacknowledged() > 0) {
+        if let Some(client) =
+            self.clients.iter().find(|client| !client.is_up() || client.unacknowledged() > 0)
+        {
             return Some(client.state());
         }
         if let Some(what) = self.scene.book.incomplete().or_else(|| self.scene.wills.missing()) {

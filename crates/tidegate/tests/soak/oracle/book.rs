@@ -191,7 +191,7 @@ impl Book {
             match *party {
                 Party::Reader(reader) => {
                     let reader = &mut self.readers[reader];
-                    if !reader.pages[stream].as_ref().is_some_and(|page| page.last >= seq) {
+                    if reader.pages[stream].as_ref().is_none_or(|page| page.last < seq) {
                         reader.behind.settled(epoch);
                     }
                 }
@@ -207,7 +207,8 @@ impl Book {
     pub(crate) fn subscribed(&mut self, reader: usize) {
         let r = &mut self.readers[reader];
         for (stream, s) in self.streams.iter_mut().enumerate() {
-            let granted = r.filters.iter().filter(|(filter, _)| matches(filter, &s.topic)).map(|(_, qos)| *qos);
+            let granted =
+                r.filters.iter().filter(|(filter, _)| matches(filter, &s.topic)).map(|(_, qos)| *qos);
             let Some(qos) = granted.max().map(|qos| qos.min(s.qos)) else { continue };
             if r.pages[stream].is_none() {
                 let (missing, skipped) = (BTreeSet::new(), BTreeSet::new());
@@ -277,7 +278,8 @@ impl Book {
     ) -> Result<(), String> {
         self.delivered[arrival.qos as usize] += 1;
         let Some(s) = self.streams.get(stream) else { return Err(format!("stream {stream} is nobody's")) };
-        let what = || format!("message {seq} of stream {stream} ({} {:?}) to reader {reader}", s.topic, s.qos);
+        let what =
+            || format!("message {seq} of stream {stream} ({} {:?}) to reader {reader}", s.topic, s.qos);
         if s.topic != topic {
             return Err(format!("{} came with the topic {topic}", what()));
         }
@@ -293,9 +295,16 @@ impl Book {
             return Ok(());
         }
         let r = &mut self.readers[reader];
-        let Some(page) = &mut r.pages[stream] else { return Err(format!("{} without a subscription", what())) };
+        let Some(page) = &mut r.pages[stream] else {
+            return Err(format!("{} without a subscription", what()));
+        };
         if arrival.qos > page.qos {
-            return Err(format!("{} came with {:?}, granted {:?} [MQTT-3.8.4-8]", what(), arrival.qos, page.qos));
+            return Err(format!(
+                "{} came with {:?}, granted {:?} [MQTT-3.8.4-8]",
+                what(),
+                arrival.qos,
+                page.qos
+            ));
         }
         if seq < page.from {
             return Ok(());
@@ -327,7 +336,11 @@ impl Book {
         if page.missing.remove(&seq) {
             self.lost[usize::from(page.qos > QoS::AtMostOnce)] -= 1;
             // dropped for this reader, sent again by its publisher
-            return if again { Ok(()) } else { Err(format!("{} came after a later one [MQTT-4.6.0-6]", what())) };
+            return if again {
+                Ok(())
+            } else {
+                Err(format!("{} came after a later one [MQTT-4.6.0-6]", what()))
+            };
         }
         if page.skipped.remove(&seq) {
             // its publisher had gone: nothing is promised between its connections
@@ -399,7 +412,8 @@ impl Book {
         for reader in &self.readers {
             for (page, s) in reader.pages.iter().zip(&self.streams) {
                 let Some(page) = page.as_ref().filter(|_| s.lengths != Lengths::Empty) else { continue };
-                let open = (page.from.max(page.last + 1)..s.next).filter(|seq| !s.unsure.contains(seq)).count();
+                let open =
+                    (page.from.max(page.last + 1)..s.next).filter(|seq| !s.unsure.contains(seq)).count();
                 lost[usize::from(page.qos > QoS::AtMostOnce)] += open as u64;
             }
         }

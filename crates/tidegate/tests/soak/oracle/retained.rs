@@ -67,7 +67,11 @@ impl Shelf {
             return Err(format!("{name} keeps message {seq} after {floor} was acknowledged [MQTT-3.3.1-5]"));
         }
         if !kept && seq <= view.live {
-            return Err(format!("{} gave message {seq} after {} [MQTT-4.6.0-6]", Self::name(topic), view.live));
+            return Err(format!(
+                "{} gave message {seq} after {} [MQTT-4.6.0-6]",
+                Self::name(topic),
+                view.live
+            ));
         }
         if !kept {
             view.live = seq;

@@ -37,7 +37,9 @@ impl Wills {
         };
         *count += 1;
         match fate {
-            Fate::Discarded => Err(format!("the will of {connection:?}, which said good-bye [MQTT-3.1.2-10]")),
+            Fate::Discarded => {
+                Err(format!("the will of {connection:?}, which said good-bye [MQTT-3.1.2-10]"))
+            }
             Fate::Alive => Err(format!("the will of {connection:?}, which is connected [MQTT-3.1.2-8]")),
             Fate::Due | Fate::Unknown if *count > 1 => Err(format!("the will of {connection:?} came twice")),
             Fate::Due | Fate::Unknown => Ok(()),
