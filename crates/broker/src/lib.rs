@@ -23,6 +23,7 @@ mod disconnect;
 mod door;
 mod driver;
 mod exclusive;
+mod handover;
 mod log;
 mod message;
 mod metrics;

@@ -288,8 +288,11 @@ impl Worker {
             if part.worker == self.id {
                 self.deliver_hits(view, &part.hits, &mut owned);
             } else if part.hits.iter().any(|hit| !hit.is_logged(publish.qos)) {
-                let message = owned.get_or_insert_with(|| view.to_message());
-                self.outgoing[usize::from(part.worker)].push(Arc::clone(message));
+                let to = &mut self.outgoing[usize::from(part.worker)];
+                match view.plain {
+                    Some(plain) => to.push_plain(view.publisher, plain),
+                    None => to.push(Arc::clone(owned.get_or_insert_with(|| view.to_message()))),
+                }
                 self.wake_flush();
             }
         }

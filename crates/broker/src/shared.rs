@@ -13,6 +13,7 @@ use runtime::mailbox::Sender;
 use crate::config::BrokerConfig;
 use crate::delayed::Schedule;
 use crate::exclusive::Exclusive;
+use crate::handover::Handover;
 use crate::message::Message;
 use crate::metrics::WorkerMetrics;
 use crate::registry::{Owner, Registry};
@@ -26,7 +27,7 @@ use crate::worker::Worker;
 /// What arrives in a worker's mailbox.
 pub(crate) enum Mail {
     /// Messages published on another worker that clients of this one subscribe to.
-    Forward(Vec<Arc<Message>>),
+    Forward(Handover),
     /// Another connection has claimed the client id of this one: let go and tell it.
     Release {
         owner: Owner,

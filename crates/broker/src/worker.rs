@@ -31,8 +31,9 @@ use crate::connection::{AckRef, Conn, ConnId, End, Origin, Phase};
 use crate::delayed::{Publishing, Writing};
 use crate::deliver::Templates;
 use crate::door::{Limit, Told};
+use crate::handover::Handover;
 use crate::log::Log;
-use crate::message::{Message, Spare};
+use crate::message::Spare;
 use crate::metrics::WorkerMetrics;
 use crate::registry::Owner;
 use crate::router::{GroupId, RouteCache};
@@ -107,6 +108,8 @@ const BUSY_PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) const MAX_LOG_BACKLOG: usize = 8 << 20;
 /// Messages for one other worker that may wait for its mailbox before connections are not read any more.
 const MAX_FORWARD_BACKLOG: usize = 16_384;
+/// Bytes of such messages.
+const MAX_FORWARD_BYTES: usize = 8 << 20;
 /// How long a closed connection may take to take its last bytes.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -130,7 +133,7 @@ pub(crate) struct Worker {
     retries: Vec<(Instant, Token)>,
     /// The last write of each record that is under way: an older one is not repeated over it.
     newest: HashMap<Key, Token>,
-    pub(crate) outgoing: Vec<Vec<Arc<Message>>>,
+    pub(crate) outgoing: Vec<Handover>,
     /// Slots with bytes to write or a socket to close.
     pub(crate) dirty: Vec<u32>,
     pub(crate) flush_waker: Option<Waker>,
@@ -182,7 +185,7 @@ impl Worker {
             ops: Vec::new(),
             retries: Vec::new(),
             newest: HashMap::new(),
-            outgoing: (0..workers).map(|_| Vec::new()).collect(),
+            outgoing: (0..workers).map(|_| Handover::default()).collect(),
             dirty: Vec::new(),
             flush_waker: None,
             wheel: Wheel::new(now.instant, Duration::from_secs(1)),
@@ -269,11 +272,7 @@ impl Worker {
     /// Mail of other workers, of the engine and of the admin side.
     pub(crate) fn mail(&mut self, mail: Mail) {
         match mail {
-            Mail::Forward(messages) => {
-                for message in messages {
-                    self.deliver_direct(message.view());
-                }
-            }
+            Mail::Forward(messages) => messages.deliver(|view| self.deliver_direct(view)),
             Mail::Share(mails) => self.share_mails(mails),
             Mail::Release { owner, by, new_peer } => self.release(owner, by, new_peer),
             Mail::Released { to } => {
@@ -326,6 +325,7 @@ impl Worker {
             self.shared.engine.submit(self.port, std::mem::take(&mut self.ops));
         }
         let mut backlog = self.send_share_mail();
+        let mut bytes = 0;
         for (to, batch) in self.outgoing.iter_mut().enumerate() {
             if batch.is_empty() {
                 continue;
@@ -334,11 +334,14 @@ impl Worker {
                 // the other worker is behind: keep the batch, stop reading until it has room
                 if let Mail::Forward(kept) = full.0 {
                     backlog += kept.len();
+                    bytes += kept.bytes();
                     *batch = kept;
                 }
             }
         }
-        let congested = backlog > MAX_FORWARD_BACKLOG || self.log.backlog() > MAX_LOG_BACKLOG;
+        let congested = backlog > MAX_FORWARD_BACKLOG
+            || bytes > MAX_FORWARD_BYTES
+            || self.log.backlog() > MAX_LOG_BACKLOG;
         if self.congested && !congested {
             for (_, conn) in &self.conns {
                 conn.wake();

@@ -119,6 +119,16 @@ fn publish<'a>(
 }
 
 impl<'a> PlainPublish<'a> {
+    /// The whole packet as it was read.
+    pub const fn as_bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Whether it was sent by a client of version 5, whose packets look different.
+    pub const fn is_v5(&self) -> bool {
+        self.v5
+    }
+
     /// The quality of service it was sent with.
     pub const fn qos(&self) -> QoS {
         self.qos
