@@ -251,7 +251,10 @@ pub fn plan<'a>(balance: Balance, rules: &Rules, request: &Request<'a>) -> Resul
             Some(name) => (By::Name(name), Some(Cow::Borrowed(name))),
             None => return fall_back(rules.no_username, NoKey::NoUsername, source),
         },
-        Balance::SourceIp => (By::Source(source()), Some(Cow::Owned(source()))),
+        Balance::SourceIp => {
+            let address = source();
+            (By::Source(address.clone()), Some(Cow::Owned(address)))
+        }
         Balance::RoundRobin => (By::RoundRobin, client_id.map(Cow::Borrowed)),
         Balance::LeastConnections => (By::LeastConnections, client_id.map(Cow::Borrowed)),
         Balance::Random => (By::Random, client_id.map(Cow::Borrowed)),

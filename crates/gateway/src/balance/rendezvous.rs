@@ -17,6 +17,10 @@
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+/// -ln(u) is never less than 1 - u, so most draws are seen to lose without their logarithm. This is far more than rounding
+/// can take off, and what it lets through is decided by the scores.
+const ROUNDING: f64 = 1.0 + 1e-9;
+
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Rendezvous {
     servers: Vec<Server>,
@@ -43,7 +47,11 @@ impl Rendezvous {
             if server.weight <= 0.0 || !usable(index) {
                 continue;
             }
-            let score = -ln(uniform(xxh3_64_with_seed(key, server.seed))) / server.weight;
+            let u = uniform(xxh3_64_with_seed(key, server.seed));
+            if best.is_some_and(|(_, lowest, _)| 1.0 - u > lowest * server.weight * ROUNDING) {
+                continue;
+            }
+            let score = -ln(u) / server.weight;
             // Equal scores happen about never; the seed decides then, so that the order of the list does not.
             let better = best
                 .is_none_or(|(_, lowest, seed)| score < lowest || (score == lowest && server.seed < seed));
@@ -92,7 +100,7 @@ fn ln(x: f64) -> f64 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{ln, uniform};
+    use super::{Rendezvous, ln, uniform, xxh3_64_with_seed};
 
     #[test]
     fn a_draw_is_never_at_the_ends() {
@@ -103,7 +111,28 @@ mod tests {
         }
     }
 
+    /// Every score, the lowest wins.
+    fn by_every_score(hash: &Rendezvous, key: &[u8]) -> Option<usize> {
+        let scored = hash.servers.iter().enumerate().filter(|(_, server)| server.weight > 0.0).map(
+            |(index, server)| {
+                let score = -ln(uniform(xxh3_64_with_seed(key, server.seed))) / server.weight;
+                (score, server.seed, index)
+            },
+        );
+        scored.min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))).map(|(.., index)| index)
+    }
+
     proptest! {
+        #[test]
+        fn who_is_seen_to_lose_early_has_lost(
+            key in prop::collection::vec(any::<u8>(), 0..40),
+            weights in prop::collection::vec(prop_oneof![Just(1_u32), 0_u32..5, any::<u32>()], 0..80),
+        ) {
+            let names: Vec<String> = (0..weights.len()).map(|n| format!("server-{n}")).collect();
+            let hash = Rendezvous::new(names.iter().map(String::as_str).zip(weights));
+            prop_assert_eq!(hash.choose(&key, |_| true), by_every_score(&hash, &key));
+        }
+
         #[test]
         fn our_logarithm_is_the_platforms_up_to_rounding(hash in any::<u64>()) {
             let u = uniform(hash);
