@@ -34,12 +34,18 @@ impl Buffers {
 
     fn swap(&mut self, buffer: &mut Vec<u8>, more: usize) {
         let wanted = buffer.len() + more;
-        let found = match self.small.last() {
-            Some(_) if buffer.capacity() == 0 && wanted <= SMALL_BYTES => self.small.pop(),
-            _ if wanted <= SMALL_BYTES / 2 => None,
-            _ => self.take_large(wanted),
-        };
-        if let Some(mut other) = found {
+        if buffer.capacity() == 0
+            && wanted <= SMALL_BYTES
+            && let Some(other) = self.small.pop()
+        {
+            // each first byte of a turn comes by here: nothing is to be copied or given back
+            *buffer = other;
+            return;
+        }
+        if wanted <= SMALL_BYTES / 2 {
+            return;
+        }
+        if let Some(mut other) = self.take_large(wanted) {
             other.extend_from_slice(buffer);
             self.give_back(std::mem::replace(buffer, other));
         }
