@@ -11,6 +11,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -164,17 +165,25 @@ impl Drop for Open {
 
 /// Accepts on one worker until it is aborted.
 pub(crate) async fn listen(worker: Rc<Worker>, listener: Arc<Listener>, acceptor: Acceptor) {
+    let mut begun: Vec<Journey> = Vec::new();
     let mut accepted: usize = 0;
     loop {
-        match poll_fn(|cx| acceptor.poll_accept(cx)).await {
-            Ok((fd, from)) => {
-                admit(&worker, &listener, fd, from);
+        let next = poll_fn(|cx| match acceptor.poll_accept(cx) {
+            // Those that came together go on together, when the last of them has begun.
+            Poll::Pending if !begun.is_empty() => Poll::Ready(None),
+            next => next.map(Some),
+        });
+        match next.await {
+            None => begun.drain(..).for_each(go_on),
+            Some(Ok((fd, from))) => {
+                begun.extend(admit(&worker, &listener, fd, from));
                 accepted = accepted.wrapping_add(1);
                 if accepted.is_multiple_of(ACCEPTS) {
+                    begun.drain(..).for_each(go_on);
                     yield_now().await;
                 }
             }
-            Err(error) => match after_error(&error) {
+            Some(Err(error)) => match after_error(&error) {
                 AfterError::Next => {}
                 AfterError::Pause => {
                     if let Some(stats) = listener.stats.get(worker.id) {
@@ -194,25 +203,42 @@ pub(crate) async fn listen(worker: Rc<Worker>, listener: Arc<Listener>, acceptor
     }
 }
 
-fn admit(worker: &Rc<Worker>, listener: &Arc<Listener>, fd: OwnedFd, from: SocketAddr) {
+/// A connection on its way to a server.
+type Journey = Pin<Box<dyn Future<Output = ()>>>;
+
+/// A turn of a journey that has begun; the rest of it is a task's.
+fn go_on(mut journey: Journey) {
+    let mut nobody = Context::from_waker(Waker::noop());
+    if matches!(guarded(|| journey.as_mut().poll(&mut nobody)), Some(Poll::Pending)) {
+        spawn_local(journey);
+    }
+}
+
+/// Lets a connection in or refuses it. One whose first bytes are there begins its journey: given back is what is left of
+/// it. Who came with all its bytes to a server nearby needs no task.
+fn admit(worker: &Rc<Worker>, listener: &Arc<Listener>, fd: OwnedFd, from: SocketAddr) -> Option<Journey> {
+    let refused = |refusal: &Refusal| {
+        report(worker, listener, from, None, refusal);
+        None
+    };
     if let Some(stats) = listener.stats.get(worker.id) {
         stats.accepted.inc();
     }
     let policy = listener.policy.load_full();
     let now = worker.clock.now();
     let Some(mut open) = listener.enter(policy.config.max_connections) else {
-        return report(worker, listener, from, None, &Refusal::MaxConnections);
+        return refused(&Refusal::MaxConnections);
     };
     // Behind a balancer the address is in its header.
     if !policy.config.proxy_protocol
         && let Err(refusal) = open.let_in(&policy, from.ip())
     {
-        return report(worker, listener, from, None, &refusal);
+        return refused(&refusal);
     }
     let in_time =
         policy.config.accept_rate.is_none_or(|rate| listener.rate.allows(rate, listener.nanos(now)));
     let Ok((stream, bytes)) = begin(worker, &policy, fd) else {
-        return report(worker, listener, from, None, &Refusal::NoDescriptors);
+        return refused(&Refusal::NoDescriptors);
     };
     let known = !bytes.is_empty();
     let device = Device {
@@ -228,14 +254,12 @@ fn admit(worker: &Rc<Worker>, listener: &Arc<Listener>, fd: OwnedFd, from: Socke
     let journey = serve(worker.arrive(), open, policy, device, in_time);
     if !known {
         spawn_local(journey);
-        return;
+        return None;
     }
-    // Who came with all its bytes to a server nearby needs no task: its journey has no wait in it.
-    let mut journey = Box::pin(journey);
+    let mut journey: Journey = Box::pin(journey);
     let mut nobody = Context::from_waker(Waker::noop());
-    if matches!(guarded(|| journey.as_mut().poll(&mut nobody)), Some(Poll::Pending)) {
-        spawn_local(journey);
-    }
+    let begun = guarded(|| journey.as_mut().poll(&mut nobody));
+    matches!(begun, Some(Poll::Pending)).then_some(journey)
 }
 
 /// Puts an accepted connection into the reactor, with the bytes that came before it was accepted.
@@ -271,34 +295,43 @@ struct Device {
 /// The names in a CONNECT, cut loose; `None` where the stream is not MQTT.
 type OwnNames = Option<(Arc<str>, Option<Arc<str>>)>;
 
-async fn serve(arriving: Arriving, mut open: Open, policy: Arc<Policy>, mut device: Device, in_time: bool) {
-    let worker = Rc::clone(&arriving.0);
-    let journey = async {
-        let mut policy = policy;
-        let mut names = arrive(&worker, &policy, &mut open, &mut device).await?;
-        loop {
-            // A reload may have come meanwhile. What holds now sends it on: servers of before take no more connections.
-            let latest = open.listener.policy.load_full();
-            if !Arc::ptr_eq(&policy, &latest) {
-                policy = latest;
-                names = within(&policy, read_names(&worker, &policy, &mut device)).await?;
+fn serve(
+    arriving: Arriving,
+    mut open: Open,
+    policy: Arc<Policy>,
+    mut device: Device,
+    in_time: bool,
+) -> impl Future<Output = ()> {
+    // Not an `async fn`: that would hold each of its arguments twice.
+    async move {
+        let worker = Rc::clone(&arriving.0);
+        let journey = async {
+            let mut policy = policy;
+            let mut names = arrive(&worker, &policy, &mut open, &mut device).await?;
+            loop {
+                // A reload may have come meanwhile. What holds now sends it on: servers of before take no more connections.
+                let latest = open.listener.policy.load_full();
+                if !Arc::ptr_eq(&policy, &latest) {
+                    policy = latest;
+                    names = within(&policy, read_names(&worker, &policy, &mut device)).await?;
+                }
+                if !in_time {
+                    return Err(Refusal::ConnectionRate);
+                }
+                if let Some(sent) = dispatch(&worker, &open.listener, &policy, &device, &names).await? {
+                    return Ok((policy, names, sent));
+                }
             }
-            if !in_time {
-                return Err(Refusal::ConnectionRate);
-            }
-            if let Some(sent) = dispatch(&worker, &open.listener, &policy, &device, &names).await? {
-                return Ok((policy, names, sent));
-            }
+        };
+        let outcome = tokio::select! {
+            biased;
+            outcome = journey => outcome,
+            () = worker.stopped() => Err(Refusal::ShuttingDown),
+        };
+        match outcome {
+            Ok((policy, names, sent)) => relay(&worker, open, &policy, device, names, sent),
+            Err(refusal) => refuse(&worker, &open.listener, device, &refusal).await,
         }
-    };
-    let outcome = tokio::select! {
-        biased;
-        outcome = journey => outcome,
-        () = worker.stopped() => Err(Refusal::ShuttingDown),
-    };
-    match outcome {
-        Ok((policy, names, sent)) => relay(&worker, open, &policy, device, names, sent),
-        Err(refusal) => refuse(&worker, &open.listener, device, &refusal).await,
     }
 }
 
@@ -309,6 +342,11 @@ async fn arrive(
     open: &mut Open,
     device: &mut Device,
 ) -> Result<OwnNames, Refusal> {
+    if !policy.config.proxy_protocol
+        && let Some(names) = look(&mut preread(policy), device)?
+    {
+        return Ok(names);
+    }
     let reading = async {
         let trusted = policy.config.proxy_protocol && policy.trusted.allows(device.via.ip());
         if trusted {
@@ -347,23 +385,33 @@ async fn read_proxy_header(device: &mut Device) -> Result<Header, Refusal> {
     })
 }
 
-async fn read_names(worker: &Worker, policy: &Policy, device: &mut Device) -> Result<OwnNames, Refusal> {
-    let max = policy.config.preread_size;
-    let mut preread = Preread::new(max, policy.upstream.config.balance == Balance::Username);
-    loop {
-        match preread.look(&device.bytes) {
-            Seen::More => {}
-            Seen::Connect(head) => {
-                device.version = Some(head.version);
-                let client_id: Arc<str> = head.client_id.into();
-                let username = head.username.map(Into::into);
-                device.client_id = Some(Arc::clone(&client_id));
-                return Ok(Some((client_id, username)));
-            }
-            Seen::NotMqtt => return Ok(None),
-            Seen::Malformed(error, version) => return Err(Refusal::Malformed(error, version)),
+fn preread(policy: &Policy) -> Preread {
+    Preread::new(policy.config.preread_size, policy.upstream.config.balance == Balance::Username)
+}
+
+/// The names, if the bytes so far tell them.
+fn look(preread: &mut Preread, device: &mut Device) -> Result<Option<OwnNames>, Refusal> {
+    match preread.look(&device.bytes) {
+        Seen::More => Ok(None),
+        Seen::Connect(head) => {
+            device.version = Some(head.version);
+            let client_id: Arc<str> = head.client_id.into();
+            let username = head.username.map(Into::into);
+            device.client_id = Some(Arc::clone(&client_id));
+            Ok(Some(Some((client_id, username))))
         }
-        read_more(worker, device, max).await?;
+        Seen::NotMqtt => Ok(Some(None)),
+        Seen::Malformed(error, version) => Err(Refusal::Malformed(error, version)),
+    }
+}
+
+async fn read_names(worker: &Worker, policy: &Policy, device: &mut Device) -> Result<OwnNames, Refusal> {
+    let mut preread = preread(policy);
+    loop {
+        if let Some(names) = look(&mut preread, device)? {
+            return Ok(names);
+        }
+        read_more(worker, device, policy.config.preread_size).await?;
     }
 }
 
@@ -395,6 +443,7 @@ struct Sent {
     id: Id,
     stream: Stream,
     to: Where,
+    at: Instant,
 }
 
 /// Finds a server that takes the device. `None`: a reload changed the upstream while it waited.
@@ -449,7 +498,7 @@ async fn dispatch(
                 upstream.remember(&plan, chosen_by, &slot.server);
                 let no_key = plan.no_key;
                 let to = Where { slot, server_address, chosen_by, no_key };
-                return Ok(Some(Sent { id, stream, to }));
+                return Ok(Some(Sent { id, stream, to, at: now }));
             }
             Err(error) => {
                 if is_ours(&error) {
@@ -644,7 +693,7 @@ fn failed(worker: &Worker, upstream: &Upstream, index: usize, server: &Server, e
 /// Hands the pair over to the worker's relays. The journey ends here, and its memory with it.
 fn relay(worker: &Rc<Worker>, open: Open, policy: &Policy, device: Device, names: OwnNames, sent: Sent) {
     let (clientid, username) = names.unwrap_or_else(|| (Arc::from(""), None));
-    let now = worker.clock.now();
+    let now = sent.at;
     let patience = policy.config.idle_timeout.map(|time| Patience { time, end: End::IdleTimeout });
     let age = u64::try_from(now.saturating_duration_since(device.since).as_millis()).unwrap_or(0);
     let session = Rc::new(Session {
@@ -701,26 +750,27 @@ fn report(
 async fn refuse(worker: &Worker, listener: &Listener, device: Device, refusal: &Refusal) {
     report(worker, listener, device.peer, device.client_id.as_ref(), refusal);
     let answer = refusal.answer(device.version);
-    if answer.is_empty() {
-        return;
+    if !answer.is_empty() {
+        // However it ends, the connection is closed now; the client may have gone first.
+        // boxed: most connections get a server, and every one on its way would carry this future
+        let _ = Box::pin(timeout(LINGER_TIME, answer_and_close(worker, &device.stream, &answer))).await;
     }
-    let closing = async {
-        device.stream.write_all(&answer).await?;
-        device.stream.shutdown()?;
-        let mut left = LINGER_BYTES;
-        while left > 0 {
-            device.stream.readable().await;
-            match device.stream.recv(&mut worker.buffer.borrow_mut()) {
-                Ok(0) => break,
-                Ok(count) => left = left.saturating_sub(count),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
+}
+
+async fn answer_and_close(worker: &Worker, stream: &Stream, answer: &[u8]) -> io::Result<()> {
+    stream.write_all(answer).await?;
+    stream.shutdown()?;
+    let mut left = LINGER_BYTES;
+    while left > 0 {
+        stream.readable().await;
+        match stream.recv(&mut worker.buffer.borrow_mut()) {
+            Ok(0) => break,
+            Ok(count) => left = left.saturating_sub(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
         }
-        Ok::<_, io::Error>(())
-    };
-    // However it ends, the connection is closed now; the client may have gone first.
-    let _ = timeout(LINGER_TIME, closing).await;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -733,6 +783,6 @@ mod tests {
         fn future<F: Future>(_: impl FnOnce(Arriving, Open, Arc<Policy>, Device, bool) -> F) -> usize {
             size_of::<F>()
         }
-        assert!(future(serve) <= 2_048, "{}", future(serve));
+        assert!(future(serve) <= 1_600, "{}", future(serve));
     }
 }

@@ -196,8 +196,31 @@ impl Session {
     }
 }
 
+/// The words that every connection's events have, made once for each worker.
+pub(crate) struct Words {
+    chosen_by: [Arc<str>; ChosenBy::ALL.len()],
+    ends: [Arc<str>; End::ALL.len()],
+}
+
+impl Words {
+    pub(crate) fn new() -> Self {
+        Self {
+            chosen_by: ChosenBy::ALL.map(|chosen_by| chosen_by.name().into()),
+            ends: End::ALL.map(|end| end.name().into()),
+        }
+    }
+
+    fn chosen_by(&self, chosen_by: ChosenBy) -> Arc<str> {
+        self.chosen_by.get(chosen_by.index()).map_or_else(|| chosen_by.name().into(), Arc::clone)
+    }
+
+    fn end(&self, end: End) -> Arc<str> {
+        self.ends.get(end.index()).map_or_else(|| end.name().into(), Arc::clone)
+    }
+}
+
 /// A connection has its server.
-pub(crate) fn started(events: &Events, session: &Session) {
+pub(crate) fn started(events: &Events, words: &Words, session: &Session) {
     let server = &session.to.slot.server;
     events.emit(Event::GatewayConnected {
         clientid: Arc::clone(&session.who.clientid),
@@ -207,12 +230,12 @@ pub(crate) fn started(events: &Events, session: &Session) {
         listener: Arc::clone(&session.listener().name),
         upstream: Arc::clone(&server.upstream),
         server: Arc::clone(&server.name),
-        chosen_by: session.to.chosen_by.name().into(),
+        chosen_by: words.chosen_by(session.to.chosen_by),
     });
 }
 
 /// A connection with a server ended.
-pub(crate) fn ended(events: &Events, log: &Log, session: &Session, end: End, now: Instant) {
+pub(crate) fn ended(events: &Events, words: &Words, log: &Log, session: &Session, end: End, now: Instant) {
     let server = &session.to.slot.server;
     let duration = now.saturating_duration_since(session.since);
     let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -246,7 +269,7 @@ pub(crate) fn ended(events: &Events, log: &Log, session: &Session, end: End, now
         bytes_in: session.bytes_in.get(),
         bytes_out: session.bytes_out.get(),
         duration_ms,
-        reason: end.name().into(),
+        reason: words.end(end),
     });
 }
 

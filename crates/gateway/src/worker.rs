@@ -6,7 +6,7 @@
 use std::borrow::Borrow;
 use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::io;
 use std::ops::Bound;
@@ -18,6 +18,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use api::gateway::{Connection, ConnectionQuery};
+use hashbrown::HashMap;
 use net::reactor::{Acceptor, Reactor, Stream};
 use net::splice::PipePool;
 use runtime::clock::Clock;
@@ -31,7 +32,7 @@ use tokio::task::{AbortHandle, spawn_local};
 
 use crate::accept::{self, Listener};
 use crate::error::End;
-use crate::session_log::{self, Id, Log, Session};
+use crate::session_log::{self, Id, Log, Session, Words};
 use crate::splice::{self, Relay, Turn};
 
 /// What a worker is told or asked.
@@ -69,6 +70,7 @@ pub(crate) struct Worker {
     pub(crate) clock: Clock,
     pub(crate) events: Events,
     pub(crate) log: Log,
+    words: Words,
     /// One for all connections: an idle connection owns no buffer.
     pub(crate) buffer: RefCell<Box<[u8]>>,
     pub(crate) pipes: PipePool,
@@ -116,6 +118,7 @@ impl Worker {
             id,
             events,
             log,
+            words: Words::new(),
             buffer: RefCell::new(vec![0; splice::BUFFER_BYTES].into_boxed_slice()),
             pipes: PipePool::new(splice::PIPES),
             reactor: Reactor::new()?,
@@ -339,7 +342,7 @@ impl Worker {
         if let Some(chosen) = stats.and_then(|stats| stats.chosen.get(session.to.chosen_by.index())) {
             chosen.inc();
         }
-        session_log::started(&self.events, session);
+        session_log::started(&self.events, &self.words, session);
     }
 
     /// A connection ended: counts it, writes it down, forgets it.
@@ -350,7 +353,7 @@ impl Worker {
         {
             ended.inc();
         }
-        session_log::ended(&self.events, &self.log, session, end, self.clock.now());
+        session_log::ended(&self.events, &self.words, &self.log, session, end, self.clock.now());
         if matches!(end, End::ServerClosed | End::ServerFailed) && session.bytes_out.get() == 0 {
             let server = &session.to.slot.server;
             let error = server.mute();

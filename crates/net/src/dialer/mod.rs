@@ -55,11 +55,17 @@ impl Dialer {
     /// # Errors
     /// As [`Dialer::connect`].
     pub async fn connect_sending(&self, addr: SocketAddr, first: &[u8]) -> io::Result<(TcpStream, usize)> {
-        self.in_time(async { connect_in_turn(self.sources_for(addr)?, addr, first, open, finish).await })
-            .await
+        let attempt = async { connect_in_turn(self.sources_for(addr)?, addr, first, open).await };
+        match tokio::time::timeout(self.connect_timeout, attempt).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(timed_out(self.connect_timeout)),
+        }
     }
 
-    /// As [`Dialer::connect_sending`], for a connection in a [`Reactor`]. One that takes the bytes at once costs no wait.
+    /// As [`Dialer::connect_sending`], for a connection in a [`Reactor`]. Between connecting and sending it returns to
+    /// its caller once, as if it had to wait: who begins many connections in a row and goes on with them afterwards
+    /// sends their first bytes in a row, and a server on this machine wakes up once for all of them. One that takes the bytes
+    /// then costs no timer and no event. The timeout is for each source address that is tried.
     ///
     /// # Errors
     /// As [`Dialer::connect`].
@@ -70,36 +76,71 @@ impl Dialer {
         addr: SocketAddr,
         first: &[u8],
     ) -> io::Result<(Stream, usize)> {
-        let finish = async |socket, sent| finish_in(reactor, socket, sent).await;
-        self.in_time(async { connect_in_turn(self.sources_for(addr)?, addr, first, open, finish).await })
-            .await
+        let (mut sources, mut last) = (self.sources_for(addr)?, None);
+        while let Some((socket, source)) = begin_next(&mut sources, addr, first, open, &mut last)? {
+            once_around().await;
+            match self.go_on_in(reactor, socket, first).await {
+                Err(error) if unusable(&error) => last = Some(told(&error, NO_PORT, source, addr)),
+                outcome => return outcome,
+            }
+        }
+        Err(last.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
     }
 
-    async fn in_time<T>(&self, attempt: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-        match tokio::time::timeout(self.connect_timeout, attempt).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                let waited = self.connect_timeout.as_millis();
-                Err(io::Error::new(io::ErrorKind::TimedOut, format!("no connection after {waited} ms")))
-            }
+    #[cfg(target_os = "linux")]
+    async fn go_on_in(&self, reactor: &Reactor, socket: Socket, first: &[u8]) -> io::Result<(Stream, usize)> {
+        let sent = send_first(&socket, first)?;
+        if sent > 0 {
+            return Ok((Stream::connected(reactor, socket.into())?, sent));
+        }
+        let stream = Stream::connecting(reactor, socket.into())?;
+        if tokio::time::timeout(self.connect_timeout, stream.writable()).await.is_err() {
+            return Err(timed_out(self.connect_timeout));
+        }
+        match stream.take_error()? {
+            Some(error) => Err(error),
+            None => Ok((stream, 0)),
         }
     }
 
     /// The source addresses to try for this server, in order; the first moves on with every call.
-    fn sources_for(&self, addr: SocketAddr) -> io::Result<Vec<Option<IpAddr>>> {
+    fn sources_for(&self, addr: SocketAddr) -> io::Result<Sources<'_>> {
         if self.source_addresses.is_empty() {
-            return Ok(vec![None]);
+            return Ok(Sources { addresses: &[], v4: addr.is_ipv4(), next: 0, left: 1 });
         }
-        let same_family = |source: &&IpAddr| source.is_ipv4() == addr.is_ipv4();
-        let mut sources: Vec<_> =
-            self.source_addresses.iter().filter(same_family).copied().map(Some).collect();
-        if sources.is_empty() {
+        let fitting = self.source_addresses.iter().filter(|source| source.is_ipv4() == addr.is_ipv4());
+        let count = fitting.count();
+        if count == 0 {
             let error = format!("no source address has the address family of {addr}");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
         }
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % sources.len();
-        sources.rotate_left(turn);
-        Ok(sources)
+        let next = self.turn.fetch_add(1, Ordering::Relaxed) % count;
+        Ok(Sources { addresses: &self.source_addresses, v4: addr.is_ipv4(), next, left: count })
+    }
+}
+
+/// Source addresses of one family, each once, from one of them on; `None` where the kernel is to choose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Sources<'a> {
+    addresses: &'a [IpAddr],
+    v4: bool,
+    /// Among those of the family.
+    next: usize,
+    left: usize,
+}
+
+impl Iterator for Sources<'_> {
+    type Item = Option<IpAddr>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        if self.addresses.is_empty() {
+            return Some(None);
+        }
+        let mut fitting = self.addresses.iter().filter(|source| source.is_ipv4() == self.v4).cycle();
+        let source = fitting.nth(self.next)?;
+        self.next += 1;
+        Some(Some(*source))
     }
 }
 
@@ -118,52 +159,84 @@ fn told(error: &io::Error, what: &str, source: Option<IpAddr>, addr: SocketAddr)
 const NO_SUCH_ADDRESS: &str = "this machine has no such source address";
 const NO_PORT: &str = "no local port is left for this pair of addresses; more source addresses have more";
 
-/// Connects from the first of the sources that is this machine's and has a port left. `finish` waits for the
-/// connection, if it did not take the first bytes yet.
-async fn connect_in_turn<S>(
-    sources: Vec<Option<IpAddr>>,
+fn timed_out(after: Duration) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("no connection after {} ms", after.as_millis()))
+}
+
+/// Connects from the first of the sources that is this machine's and has a port left.
+async fn connect_in_turn(
+    mut sources: impl Iterator<Item = Option<IpAddr>>,
     addr: SocketAddr,
     first: &[u8],
     open: impl Fn(Option<IpAddr>, SocketAddr) -> io::Result<Socket>,
-    finish: impl AsyncFn(Socket, usize) -> io::Result<S>,
-) -> io::Result<(S, usize)> {
+) -> io::Result<(TcpStream, usize)> {
     let mut last = None;
-    for source in sources {
-        let socket = match open(source, addr) {
-            Ok(socket) => socket,
-            Err(error) if unusable(&error) => {
-                last = Some(told(&error, NO_SUCH_ADDRESS, source, addr));
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        let connected = match start(&socket, addr, first) {
-            Ok(sent) => finish(socket, sent).await.map(|connected| (connected, sent)),
-            Err(error) => Err(error),
-        };
-        match connected {
-            Ok(connected) => return Ok(connected),
+    while let Some((socket, source)) = begin_next(&mut sources, addr, first, &open, &mut last)? {
+        match go_on(socket, first).await {
             Err(error) if unusable(&error) => last = Some(told(&error, NO_PORT, source, addr)),
-            Err(error) => return Err(error),
+            outcome => return outcome,
         }
     }
     Err(last.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
 }
 
-/// Begins to connect a socket that does not block, and gives back how many of the first bytes it took: on this machine
-/// the handshake is over by then.
-fn start(socket: &Socket, addr: SocketAddr, first: &[u8]) -> io::Result<usize> {
+/// Begins to connect from the next source that can be used; notes why those before could not. `None`: none is left.
+fn begin_next(
+    sources: &mut impl Iterator<Item = Option<IpAddr>>,
+    addr: SocketAddr,
+    first: &[u8],
+    open: impl Fn(Option<IpAddr>, SocketAddr) -> io::Result<Socket>,
+    last: &mut Option<io::Error>,
+) -> io::Result<Option<(Socket, Option<IpAddr>)>> {
+    for source in sources {
+        let (error, what) = match open(source, addr) {
+            Ok(socket) => match start(&socket, addr, !first.is_empty()) {
+                Ok(()) => return Ok(Some((socket, source))),
+                Err(error) => (error, NO_PORT),
+            },
+            Err(error) => (error, NO_SUCH_ADDRESS),
+        };
+        if !unusable(&error) {
+            return Err(error);
+        }
+        *last = Some(told(&error, what, source, addr));
+    }
+    Ok(None)
+}
+
+async fn go_on(socket: Socket, first: &[u8]) -> io::Result<(TcpStream, usize)> {
+    let sent = send_first(&socket, first)?;
+    let stream = TcpStream::from_std(socket.into())?;
+    if sent == 0 {
+        stream.writable().await?;
+        if let Some(error) = stream.take_error()? {
+            return Err(error);
+        }
+    }
+    Ok((stream, sent))
+}
+
+/// Begins to connect a socket that does not block.
+fn start(socket: &Socket, addr: SocketAddr, sends: bool) -> io::Result<()> {
     configure(socket)?;
     #[cfg(target_os = "linux")]
-    if !first.is_empty() {
+    if sends {
         // The last step of the handshake then travels with the first bytes: one packet, and one wake-up of the
         // server, for two.
         socket.set_tcp_quickack(false)?;
     }
+    #[cfg(not(target_os = "linux"))]
+    let _ = sends;
     match socket.connect(&addr.into()) {
-        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
-        _ if first.is_empty() => return Ok(0),
-        _ => {}
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// How many of the first bytes a connection takes that may not be made yet: on this machine the handshake is over by then.
+fn send_first(socket: &Socket, first: &[u8]) -> io::Result<usize> {
+    if first.is_empty() {
+        return Ok(0);
     }
     match socket.send(first) {
         Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => {
@@ -173,28 +246,18 @@ fn start(socket: &Socket, addr: SocketAddr, first: &[u8]) -> io::Result<usize> {
     }
 }
 
-async fn finish(socket: Socket, sent: usize) -> io::Result<TcpStream> {
-    let stream = TcpStream::from_std(socket.into())?;
-    if sent == 0 {
-        stream.writable().await?;
-        if let Some(error) = stream.take_error()? {
-            return Err(error);
-        }
-    }
-    Ok(stream)
-}
-
+/// Waits for nothing, once.
 #[cfg(target_os = "linux")]
-async fn finish_in(reactor: &Reactor, socket: Socket, sent: usize) -> io::Result<Stream> {
-    if sent > 0 {
-        return Stream::connected(reactor, socket.into());
-    }
-    let stream = Stream::connecting(reactor, socket.into())?;
-    stream.writable().await;
-    match stream.take_error()? {
-        Some(error) => Err(error),
-        None => Ok(stream),
-    }
+async fn once_around() {
+    let mut returned = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut returned, true) {
+            return std::task::Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
 }
 
 /// Begins a connection without waiting, for a program that polls its sockets itself: the socket does not block, and once

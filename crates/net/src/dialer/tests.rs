@@ -111,21 +111,21 @@ fn a_source_port_serves_every_server_once() {
         let mut ports = 40_000..41_000;
         let (port, one) = loop {
             let port = ports.next().expect("one of a thousand ports is free");
-            if let Ok((stream, _)) = connect_in_turn(vec![source], first, &[], narrow_to(port), finish).await
+            if let Ok((stream, _)) = connect_in_turn([source].into_iter(), first, &[], narrow_to(port)).await
             {
                 break (port, stream);
             }
         };
         let narrow = narrow_to(port);
-        let two = connect_in_turn(vec![source], second, &[], narrow, finish).await.unwrap().0;
+        let two = connect_in_turn([source].into_iter(), second, &[], narrow).await.unwrap().0;
         assert_eq!(one.local_addr().unwrap(), two.local_addr().unwrap());
         assert_eq!(one.local_addr().unwrap().port(), port);
-        let error = connect_in_turn(vec![source], first, &[], narrow, finish).await.unwrap_err();
+        let error = connect_in_turn([source].into_iter(), first, &[], narrow).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
         assert_eq!(error.to_string(), format!("cannot connect from 127.0.0.9 to {first}: {NO_PORT}"));
         // The next source address has its turn then.
         let three =
-            connect_in_turn(vec![source, Some(ip("127.0.0.8"))], first, &[], narrow, finish).await.unwrap().0;
+            connect_in_turn([source, Some(ip("127.0.0.8"))].into_iter(), first, &[], narrow).await.unwrap().0;
         assert_eq!(three.local_addr().unwrap(), SocketAddr::new(ip("127.0.0.8"), port));
 
         // And without the option the same port can't be had twice.
@@ -206,6 +206,21 @@ fn a_clone_begins_its_own_turns() {
     let other = dialer.clone();
     assert_eq!(other.sources_for(addr).unwrap(), first);
     assert_ne!(dialer.sources_for(addr).unwrap(), other.sources_for(addr).unwrap());
+}
+
+#[test]
+fn every_source_address_of_the_family_is_tried_once_from_the_turn_on() {
+    let all = ["127.0.0.2", "::1", "127.0.0.3", "127.0.0.4"].map(ip);
+    let dialer = Dialer::new(all.to_vec(), WAIT);
+    let turns: Vec<Vec<_>> = (0..4)
+        .map(|_| dialer.sources_for("127.0.0.1:1".parse().unwrap()).unwrap().flatten().collect())
+        .collect();
+    let [a, _, b, c] = all;
+    assert_eq!(turns, [vec![a, b, c], vec![b, c, a], vec![c, a, b], vec![a, b, c]]);
+    let six: Vec<_> = dialer.sources_for("[::1]:1".parse().unwrap()).unwrap().collect();
+    assert_eq!(six, [Some(ip("::1"))]);
+    let none: Vec<_> = Dialer::new(vec![], WAIT).sources_for("[::1]:1".parse().unwrap()).unwrap().collect();
+    assert_eq!(none, [None]);
 }
 
 #[test]

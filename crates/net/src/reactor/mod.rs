@@ -35,6 +35,8 @@ pub use stream::{Acceptor, Stream};
 
 /// Events that one wait brings at most.
 const BATCH: usize = 256;
+/// Events after which the next ones are expected at once; not more than [`BATCH`].
+const CROWD: usize = 16;
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// The sockets of one worker. Cheap to clone; its sockets keep it alive.
@@ -87,8 +89,9 @@ impl Reactor {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Poll::Ready(Err(error.into())),
         }
-        if events.len() < BATCH {
-            // What comes from now on is an edge of epoll's own descriptor.
+        if events.len() < CROWD {
+            // What comes from now on is an edge of epoll's own descriptor. After a crowd of events there are more by the
+            // time they are dealt with: asking again is cheaper than to be told.
             guard.clear_ready();
         }
         for event in events.iter() {
