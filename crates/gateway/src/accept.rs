@@ -295,6 +295,7 @@ struct Device {
 /// The names in a CONNECT, cut loose; `None` where the stream is not MQTT.
 type OwnNames = Option<(Arc<str>, Option<Arc<str>>)>;
 
+#[allow(clippy::manual_async_fn)] // an `async fn` would hold each of its arguments twice
 fn serve(
     arriving: Arriving,
     mut open: Open,
@@ -302,7 +303,6 @@ fn serve(
     mut device: Device,
     in_time: bool,
 ) -> impl Future<Output = ()> {
-    // Not an `async fn`: that would hold each of its arguments twice.
     async move {
         let worker = Rc::clone(&arriving.0);
         let journey = async {
