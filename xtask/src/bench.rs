@@ -36,17 +36,32 @@ const LATENCY_NOISE: f64 = 0.1;
 /// The part of the question that is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Suite {
-    Broker,
+    /// The broker's rows of the design's table of peers.
+    Peers,
+    /// Payloads, properties, groups, transports, storms, slow consumers.
+    Loads,
+    /// Memory, and what it costs to fill and to empty it.
+    Kept,
+    Latency,
+    /// One worker and two.
+    Workers,
     Gateway,
     Sticky,
 }
 
 impl Suite {
-    const ALL: [Self; 3] = [Self::Broker, Self::Gateway, Self::Sticky];
+    const ALL: [Self; 7] =
+        [Self::Peers, Self::Loads, Self::Kept, Self::Latency, Self::Workers, Self::Gateway, Self::Sticky];
+    /// Those of the broker.
+    const BROKER: [Self; 5] = [Self::Peers, Self::Loads, Self::Kept, Self::Latency, Self::Workers];
 
     const fn name(self) -> &'static str {
         match self {
-            Self::Broker => "broker",
+            Self::Peers => "peers",
+            Self::Loads => "loads",
+            Self::Kept => "kept",
+            Self::Latency => "latency",
+            Self::Workers => "workers",
             Self::Gateway => "gateway",
             Self::Sticky => "sticky",
         }
@@ -107,9 +122,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<(), Str
     println!("{}", before.line());
     for &suite in &wishes.suites {
         let text = match suite {
-            Suite::Broker => broker::measure(&bench, &wishes),
             Suite::Gateway => gateway::measure(&bench, &wishes).markdown(),
             Suite::Sticky => sticky::measure(&bench)?,
+            of_the_broker => broker::measure(&bench, &wishes, of_the_broker),
         };
         println!("\n{text}");
         if wishes.write {
@@ -166,6 +181,7 @@ fn parse(arguments: &[String]) -> Result<Wishes, String> {
         let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
         match argument.as_str() {
             "all" => suites.extend(Suite::ALL),
+            "broker" => suites.extend(Suite::BROKER),
             "--reps" => wishes.reps = number(argument, value()?, 1.0..=100.0)? as usize,
             "--secs" => wishes.secs = number(argument, value()?, 0.5..=60.0)?,
             "--row" => wishes.rows.push(value()?.clone()),
@@ -176,9 +192,9 @@ fn parse(arguments: &[String]) -> Result<Wishes, String> {
             word => match Suite::ALL.into_iter().find(|suite| suite.name() == word) {
                 Some(suite) => suites.push(suite),
                 None => {
-                    return Err(format!(
-                        "{word:?} is neither a suite (broker, gateway, sticky, all) nor an option"
-                    ));
+                    let names: Vec<_> = Suite::ALL.iter().map(|suite| suite.name()).collect();
+                    let names = names.join(", ");
+                    return Err(format!("{word:?} is neither a suite (all, broker, {names}) nor an option"));
                 }
             },
         }
@@ -213,7 +229,11 @@ mod tests {
 
     #[test]
     fn suites_keep_their_order_and_are_not_run_twice() {
-        assert_eq!(wishes("sticky broker broker").unwrap().suites, [Suite::Broker, Suite::Sticky]);
+        assert_eq!(
+            wishes("sticky kept peers kept").unwrap().suites,
+            [Suite::Peers, Suite::Kept, Suite::Sticky]
+        );
+        assert_eq!(wishes("broker").unwrap().suites, Suite::BROKER);
     }
 
     #[test]
@@ -236,7 +256,7 @@ mod tests {
 
     #[test]
     fn what_is_no_option_is_refused_with_what_is() {
-        assert!(wishes("brokers").unwrap_err().contains("broker, gateway, sticky, all"));
+        assert!(wishes("brokers").unwrap_err().contains("all, broker, peers,"));
         assert_eq!(wishes("--reps 0").unwrap_err(), "--reps \"0\": a number from 1 to 100");
         assert_eq!(wishes("--secs").unwrap_err(), "--secs needs a value");
     }

@@ -11,26 +11,26 @@ use serde_json::{Value, json};
 use super::figures::{self, Measured, Table};
 use super::process::{self, Launch, Priority, Quiet, Seat, Server};
 use super::tools::Bench;
-use super::{LATENCY_SECS, Wishes, in_turns};
+use super::{LATENCY_SECS, Suite, Wishes, in_turns};
 use scenarios::{LEVELS, Load, Part, QUANTILES, SATURATING, Scenario, Whose};
 use servers::{Broker, Setup};
 
-/// Runs the suite and gives its tables.
-pub(super) fn measure(bench: &Bench, wishes: &Wishes) -> String {
-    let suite = Suite { bench, wishes, rival_rate: OnceCell::new() };
-    let parts = scenarios::parts(bench.nats.is_some());
-    let tables = parts.iter().map(|part| suite.table(part));
+/// Runs one of the broker's suites and gives its tables.
+pub(super) fn measure(bench: &Bench, wishes: &Wishes, suite: Suite) -> String {
+    let run = Run { bench, wishes, rival_rate: OnceCell::new() };
+    let parts = scenarios::parts(suite, bench.nats.is_some());
+    let tables = parts.iter().map(|part| run.table(part));
     tables.filter(|table| !table.rows.is_empty()).map(|table| table.markdown()).collect::<Vec<_>>().join("\n")
 }
 
-struct Suite<'a> {
+struct Run<'a> {
     bench: &'a Bench,
     wishes: &'a Wishes,
     /// Messages per second that saturate mosquitto: measured once, so that every turn has the same rates.
     rival_rate: OnceCell<f64>,
 }
 
-impl Suite<'_> {
+impl Run<'_> {
     fn table(&self, part: &Part) -> Table {
         let contestants = part.contestants.iter().map(|(_, contestant)| contestant.clone());
         let mut table = Table::new(part.title, contestants.collect());
@@ -53,7 +53,7 @@ impl Suite<'_> {
         let mut running = Running::start(self.bench, broker, setup)?;
         let (tries, secs) = match setup.priority {
             Priority::Usual => (1, wishes.secs),
-            Priority::First | Priority::RealTime => (wishes.tries, LATENCY_SECS),
+            Priority::RealTime => (wishes.tries, LATENCY_SECS),
         };
         let measured = figures::best_of(tries, || {
             let answer = running.ask(scenario.load, secs)?;

@@ -36,10 +36,8 @@ impl Seat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Priority {
     Usual,
-    /// The best of the usual ones: for latencies near saturation, where the kernel would stop a real-time program for a
-    /// twentieth of each second.
-    First,
-    /// Where both sides are idle part of the time, this keeps other programs out of the latencies.
+    /// Where both sides are idle part of the time, this keeps other programs out of the latencies. Who takes more than 95 %
+    /// of a core is stopped by the kernel for the rest of a second: 50 ms.
     RealTime,
 }
 
@@ -80,7 +78,6 @@ impl Launch {
         command.args(["-c", self.seat.core()]);
         match self.priority {
             Priority::Usual => {}
-            Priority::First => _ = command.args(["nice", "-n", "-20"]),
             Priority::RealTime => _ = command.args(["chrt", "-r", "1"]),
         }
         command.arg(&self.program).args(&self.args).stdin(Stdio::null());
@@ -258,7 +255,7 @@ mod tests {
         assert_eq!(line(&launch), "-c 1 /a/b --x 1 with blank");
         let before = |priority| line(&Launch::new("b", Seat::Server, "").priority(priority));
         assert_eq!(before(Priority::RealTime), "-c 0 chrt -r 1 b");
-        assert_eq!(before(Priority::First), "-c 0 nice -n -20 b");
+        assert_eq!(before(Priority::Usual), "-c 0 b");
     }
 
     #[test]

@@ -3,10 +3,10 @@
 //! Bars are those of the design's table of peers, as ratios to mosquitto in one run; a row without one must be no worse
 //! than mosquitto.
 
-use super::super::LATENCY_NOISE;
 use super::super::figures::{Bar, Contestant, Row};
 use super::super::figures::{ours, peer};
 use super::super::process::{Priority, Seat};
+use super::super::{LATENCY_NOISE, Suite};
 use super::servers::{Broker, Setup};
 
 /// What makes the load.
@@ -118,43 +118,45 @@ fn cpu(name: &'static str, what: &'static str, load: Load) -> Scenario {
     Scenario::new(Row::new(name, what, PER_MILLION), "cpu_s_per_M", load)
 }
 
-/// All tables. `nats`: whether that server is there.
-pub(super) fn parts(nats: bool) -> Vec<Part> {
+/// The tables of a suite: none for those that are not the broker's. `nats`: whether that server is there.
+pub(super) fn parts(suite: Suite, nats: bool) -> Vec<Part> {
     let named = |broker: Broker| (broker, broker.contestant());
     let (tidegate, mosquitto) = (named(Broker::Tidegate { workers: 1 }), named(Broker::Mosquitto));
     let null = named(Broker::Null);
-    let mut field = vec![tidegate.clone(), mosquitto.clone(), null.clone()];
-    if nats {
-        field.insert(2, named(Broker::Nats));
+    let part =
+        |title, contestants: &[_], scenarios| Part { title, contestants: contestants.to_vec(), scenarios };
+    let three = [tidegate.clone(), mosquitto.clone(), null.clone()];
+    match suite {
+        Suite::Peers => {
+            let mut all = three.to_vec();
+            all.extend(nats.then(|| named(Broker::Nats)));
+            vec![part("Brokers", &all, peers())]
+        }
+        Suite::Loads => {
+            let title = "Brokers: payloads, properties, groups, transports, storms, slow consumers";
+            vec![part(title, &three, loads())]
+        }
+        Suite::Kept => vec![part("Brokers: what is kept", &[tidegate, mosquitto], kept())],
+        Suite::Latency => vec![
+            part(
+                "Brokers: saturated, and latency at shares of the rate that saturates mosquitto",
+                &three,
+                vec![saturated(), by_load(&RIVAL_LEVELS, Whose::Rival)],
+            ),
+            part(
+                "Brokers: latency at shares of the rate that saturates each itself",
+                &[tidegate, null],
+                vec![by_load(&OWN_LEVELS, Whose::Own)],
+            ),
+        ],
+        Suite::Workers => {
+            let two = (Broker::Tidegate { workers: 2 }, ours("two workers"));
+            let one = (Broker::Tidegate { workers: 1 }, peer("one worker"));
+            let title = "Brokers: one worker and two, on both cores with their load";
+            vec![part(title, &[two, one], workers_rows())]
+        }
+        Suite::Gateway | Suite::Sticky => Vec::new(),
     }
-    let two = vec![tidegate.clone(), mosquitto.clone()];
-    let own = vec![tidegate.clone(), null.clone()];
-    let three = vec![tidegate, mosquitto, null];
-    let workers = vec![
-        (Broker::Tidegate { workers: 2 }, ours("two workers")),
-        (Broker::Tidegate { workers: 1 }, peer("one worker")),
-    ];
-    let part = |title, contestants, scenarios| Part { title, contestants, scenarios };
-    vec![
-        part("Brokers", field, peers()),
-        part(
-            "Brokers: payloads, properties, groups, transports, storms, slow consumers",
-            three.clone(),
-            loads(),
-        ),
-        part("Brokers: what is kept", two, kept()),
-        part(
-            "Brokers: saturated, and latency at shares of the rate that saturates mosquitto",
-            three,
-            vec![saturated(), by_load(&RIVAL_LEVELS, Whose::Rival)],
-        ),
-        part(
-            "Brokers: latency at shares of the rate that saturates each itself",
-            own,
-            vec![by_load(&OWN_LEVELS, Whose::Own)],
-        ),
-        part("Brokers: one worker and two, on both cores with their load", workers, workers_rows()),
-    ]
 }
 
 /// The rows of the table of peers.
@@ -231,6 +233,13 @@ fn loads() -> Vec<Scenario> {
         cpu("size4k_q1", "4 KiB, QoS 1", Own("pairs --size 4096 --window 128 --qos 1 --inflight 100")),
         gib("size256k_q0", "256 KiB, QoS 0", "pairs --size 262144 --window 4").null_too(),
         gib("size256k_q1", "256 KiB, QoS 1", "pairs --size 262144 --window 4 --qos 1 --inflight 4"),
+        cpu("sparse_q0", "2,000 pairs, window 1, QoS 0", Own("pairs --pubs 2000 --subs 2000 --window 1"))
+            .null_too(),
+        cpu(
+            "sparse_q1",
+            "2,000 pairs, window 1, QoS 1",
+            Own("pairs --pubs 2000 --subs 2000 --window 1 --qos 1 --inflight 1"),
+        ),
         cpu("v5_q0", "MQTT 5, 3 properties, QoS 0", Own("pairs --v 5 --properties 1")),
         cpu("v5_q1", "MQTT 5, 3 properties, QoS 1", Own("pairs --v 5 --properties 1 --qos 1 --inflight 20")),
         cpu("share_q0", "shared by 10, QoS 0", Own("pairs --share 1")),
@@ -320,14 +329,27 @@ fn saturated() -> Scenario {
     Scenario::new(row, "wall_s_per_M", Load::Mqload(line)).null_too()
 }
 
+/// The bar is that of the p99 at 20,000/s: equal to the null server's within noise, which is larger far out.
 fn by_load(names: &[Names; LEVELS.len()], whose: Whose) -> Scenario {
-    let row = |&(name, what)| Row::new(name, what, "µs").with_noise(LATENCY_NOISE);
+    const MOST: &[Bar] = &[Bar::Times(1.0 + LATENCY_NOISE, "null server")];
+    const FAR: &[Bar] = &[Bar::Times(1.0 + 3.0 * LATENCY_NOISE, "null server")];
+    let row = |at, &(name, what): &(&'static str, &'static str)| {
+        let bars = match (whose, QUANTILES[at]) {
+            (Whose::Own, _) => &[][..], // the null server's own rate is another load
+            (Whose::Rival, "p999_us") => FAR,
+            (Whose::Rival, _) => MOST,
+        };
+        Row::new(name, what, "µs").with_bars(bars)
+    };
+    let level =
+        |names: &Names| -> Vec<Row> { names.iter().enumerate().map(|(at, name)| row(at, name)).collect() };
+    // A server near its own saturation needs a whole core, and of real-time programs the kernel keeps a part of it.
     let priority = match whose {
-        Whose::Own => Priority::First,
+        Whose::Own => Priority::Usual,
         Whose::Rival => Priority::RealTime,
     };
     Scenario {
-        rows: names.iter().flatten().map(row).collect(),
+        rows: names.iter().flat_map(level).collect(),
         fields: Vec::new(),
         load: Load::Levels(TWENTY, whose),
         setup: Setup { priority, ..PINNED },
@@ -386,10 +408,14 @@ mod tests {
 
     use super::*;
 
+    fn all(nats: bool) -> Vec<Part> {
+        Suite::ALL.into_iter().flat_map(|suite| parts(suite, nats)).collect()
+    }
+
     #[test]
     fn every_row_has_a_name_of_its_own_and_a_number() {
         let mut names = HashSet::new();
-        for part in parts(true) {
+        for part in all(true) {
             for scenario in &part.scenarios {
                 assert!(scenario.rows.iter().all(|row| names.insert(row.name)), "{scenario:?}");
                 if !matches!(scenario.load, Load::Levels(..)) {
@@ -402,7 +428,7 @@ mod tests {
 
     #[test]
     fn the_null_server_is_asked_only_for_what_it_can_do() {
-        for scenario in parts(true).iter().flat_map(|part| &part.scenarios).filter(|one| one.null) {
+        for scenario in all(true).iter().flat_map(|part| &part.scenarios).filter(|one| one.null) {
             let (Load::Mqload(line) | Load::Own(line) | Load::Levels(line, _)) = scenario.load;
             for beyond in ["--qos", "--v 5", "--share", "--ws", "--will", "wildcards", "retained", "offline"]
             {
@@ -413,7 +439,7 @@ mod tests {
 
     #[test]
     fn every_bar_names_someone_who_is_measured() {
-        for part in parts(false) {
+        for part in all(false) {
             let names: HashSet<_> = part.contestants.iter().map(|(_, who)| who.name.clone()).collect();
             for bar in part.scenarios.iter().flat_map(|one| &one.rows).flat_map(|row| row.bars) {
                 assert!(
