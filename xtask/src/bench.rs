@@ -13,6 +13,7 @@ pub(crate) mod load;
 mod machine;
 mod process;
 mod report;
+pub(crate) mod scaling;
 mod sticky;
 mod tools;
 
@@ -131,6 +132,11 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<(), Str
             let facts = machine::Facts::gather(workspace, &bench)?.since(&before);
             report::write(workspace, suite.name(), &facts, &text)?;
         }
+    }
+    if wishes.write
+        && let Err(reason) = scaling::run(workspace)
+    {
+        println!("docs/SCALING.md is left as it is: {reason}");
     }
     Ok(())
 }

@@ -31,13 +31,15 @@ cargo xtask guards [--row ROW]... [--accept ROW]... [--list]
 cargo xtask soak [--secs 600] [--seed N] [--workers N]... [--gateway] [--cycle 60] [--binary FILE]
     Drive the release binary at saturation with clients that are slow and dying, by a printed seed, and hold what
     arrives against an exact oracle; memory, descriptors and every account as well. With one worker and with two.
-cargo xtask bench [broker|gateway|sticky|all]... [--reps 3] [--secs 2] [--quick] [--row NAME]... [--write]
+cargo xtask bench [all|broker|gateway|sticky]... [--reps 3] [--secs 2] [--quick] [--row NAME]... [--write]
                   [--tools FOLDER] [--binary FILE]
     Measure our release binary beside its peers, in turns and on pinned cores; --write puts the tables into
     docs/BENCHMARKS.md, --quick halves the time. The instruments' sources are in FOLDER, $TIDEGATE_TOOLS or
-    ../shared/tools.
+    ../shared/tools. Parts of `broker`: peers, loads, kept, latency, workers.
 cargo xtask load pairs|filters|retained|offline|unacknowledged|storm --port N --pid N [--OPTION VALUE]...
-    One load of `bench` against a broker on loopback; its answer is a line of JSON.";
+    One load of `bench` against a broker on loopback; its answer is a line of JSON.
+cargo xtask scaling
+    Compute the tables of docs/SCALING.md from those of docs/BENCHMARKS.md; `bench --write` does it too.";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -61,6 +63,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
         "bench" => bench::run(&Workspace::open()?, rest),
         "guards" => guards::run(&Workspace::open()?, rest),
         "load" => bench::load::run(rest),
+        "scaling" if rest.is_empty() => bench::scaling::run(&Workspace::open()?),
         "clauses" => clauses::run(&Workspace::open()?, rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");

@@ -363,7 +363,7 @@ fn figure(value: f64) -> String {
 }
 
 /// A markdown table whose columns also stand in line when it is read as plain text. The first line is the head.
-fn grid(lines: &[Vec<String>]) -> String {
+pub(super) fn grid(lines: &[Vec<String>]) -> String {
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)

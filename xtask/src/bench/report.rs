@@ -18,7 +18,8 @@ pub(super) fn write(workspace: &Workspace, suite: &str, facts: &Facts, tables: &
     Ok(())
 }
 
-fn replaced(text: &str, suite: &str, measured: &str) -> Result<String, String> {
+/// `text` with `measured` between the marks of `suite`.
+pub(super) fn replaced(text: &str, suite: &str, measured: &str) -> Result<String, String> {
     let (begin, end) = (format!("<!-- {suite}: begin -->\n"), format!("<!-- {suite}: end -->"));
     let missing = || format!("{DOCUMENT} has no place for it: `{}` and `{end}`", begin.trim_end());
     let (head, rest) = text.split_once(&begin).ok_or_else(missing)?;

@@ -360,9 +360,9 @@ fn by_load(names: &[Names; LEVELS.len()], whose: Whose) -> Scenario {
 /// Each row twice: what a message costs, and how many there are. Nothing is asked of them: on two cores the load takes
 /// what the second worker could use.
 fn workers_rows() -> Vec<Scenario> {
-    use Load::Mqload;
-    let both = |cpu_row: (&'static str, &'static str), wall_row: (&'static str, &'static str), line| {
-        cpu(cpu_row.0, cpu_row.1, Mqload(line))
+    use Load::{Mqload, Own};
+    let both = |cpu_row: (&'static str, &'static str), wall_row: (&'static str, &'static str), load| {
+        cpu(cpu_row.0, cpu_row.1, load)
             .and(Row::new(wall_row.0, wall_row.1, "s per million"), "wall_s_per_M")
             .everywhere()
     };
@@ -370,27 +370,32 @@ fn workers_rows() -> Vec<Scenario> {
         both(
             ("workers_q0", "10×10 QoS 0"),
             ("workers_q0_time", "10×10 QoS 0, time"),
-            "pubsub --pubs 10 --subs 10 --topics 10 --window 1024",
+            Mqload("pubsub --pubs 10 --subs 10 --topics 10 --window 1024"),
         ),
         both(
             ("workers_q1", "10×10 QoS 1"),
             ("workers_q1_time", "10×10 QoS 1, time"),
-            "pubsub --pubs 10 --subs 10 --topics 10 --qos 1 --inflight 100 --window 1024",
+            Mqload("pubsub --pubs 10 --subs 10 --topics 10 --qos 1 --inflight 100 --window 1024"),
         ),
         both(
             ("workers_q2", "10×10 QoS 2"),
             ("workers_q2_time", "10×10 QoS 2, time"),
-            "pubsub --pubs 10 --subs 10 --topics 10 --qos 2 --inflight 100 --window 1024",
+            Mqload("pubsub --pubs 10 --subs 10 --topics 10 --qos 2 --inflight 100 --window 1024"),
         ),
         both(
             ("workers_fanin", "fan-in 100"),
             ("workers_fanin_time", "fan-in 100, time"),
-            "fanin --pubs 100 --window 64",
+            Mqload("fanin --pubs 100 --window 64"),
         ),
         both(
             ("workers_wild", "10,000 filters"),
             ("workers_wild_time", "10,000 filters, time"),
-            "wildcards --filters 10000 --subs 100 --pubs 4 --window 1024",
+            Mqload("wildcards --filters 10000 --subs 100 --pubs 4 --window 1024"),
+        ),
+        both(
+            ("workers_sparse", "2,000 pairs, window 1, QoS 1"),
+            ("workers_sparse_time", "2,000 pairs, window 1, QoS 1, time"),
+            Own("pairs --pubs 2000 --subs 2000 --window 1 --qos 1 --inflight 1"),
         ),
         Scenario::new(
             Row::new("workers_connect", "connect", "CPU-µs"),
