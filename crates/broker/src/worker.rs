@@ -110,7 +110,7 @@ pub(crate) const MAX_LOG_BACKLOG: usize = 8 << 20;
 /// Messages for one other worker that may wait for its mailbox before connections are not read any more.
 const MAX_FORWARD_BACKLOG: usize = 16_384;
 /// Bytes of messages that are under way to one other worker, in its mailbox or before it, above which it is the same.
-const MAX_FORWARD_BYTES: usize = 8 << 20;
+pub(crate) const MAX_FORWARD_BYTES: usize = 8 << 20;
 /// Bytes of messages that are handed over at once: as much as one read, so that they cost the other worker one turn.
 pub(crate) const HANDOVER_BYTES: usize = 64 * 1024;
 /// How long a closed connection may take to take its last bytes.
@@ -138,7 +138,7 @@ pub(crate) struct Worker {
     newest: HashMap<Key, Token>,
     pub(crate) outgoing: Vec<Handover>,
     /// Bytes that each other worker has not delivered yet.
-    under_way: Vec<Arc<AtomicUsize>>,
+    pub(crate) under_way: Vec<Arc<AtomicUsize>>,
     /// Slots with bytes to write or a socket to close.
     pub(crate) dirty: Vec<u32>,
     pub(crate) flush_waker: Option<Waker>,
