@@ -183,6 +183,12 @@ impl Subscriptions {
         Self { router: Router::new(), cache: RouteCache::new(topics), sessions: 0 }
     }
 
+    /// The same subscriptions, and another cache that knows nothing yet.
+    #[must_use]
+    pub fn with_cache(self, topics: usize) -> Self {
+        Self { cache: RouteCache::new(topics), ..self }
+    }
+
     /// A connected session of its own subscribes to a valid filter with QoS 1.
     pub fn subscribe(&mut self, filter: &str) {
         self.sessions += 1;

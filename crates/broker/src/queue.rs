@@ -57,7 +57,7 @@ pub enum DropRule {
 pub(crate) struct Bound {
     /// Messages.
     pub(crate) messages: usize,
-    /// Bytes of topics, payloads and properties.
+    /// Bytes of payloads and topics.
     pub(crate) bytes: usize,
     /// What happens there.
     pub(crate) drop: DropRule,
@@ -72,10 +72,14 @@ pub(crate) struct Pushed {
     pub(crate) dropped: Vec<Arc<Message>>,
 }
 
+fn weight(message: &Message) -> usize {
+    message.publish.payload.len() + message.publish.topic.len()
+}
+
 impl Queue {
     /// Puts a message into its place.
     pub(crate) fn push(&mut self, waiting: Waiting, priority: u8, bound: Bound) -> Pushed {
-        let weight = waiting.message.weight();
+        let weight = weight(&waiting.message);
         let mut pushed = Pushed { taken: true, dropped: Vec::new() };
         if self.is_over(weight, bound) {
             if !self.could_make_room(weight, priority, bound) {
@@ -114,7 +118,7 @@ impl Queue {
         };
         for waiting in self.lanes.iter().rev().take_while(goes).flat_map(|lane| &lane.waiting) {
             left.messages -= 1;
-            left.bytes -= waiting.message.weight();
+            left.bytes -= self::weight(&waiting.message);
             if !left.is_over(weight, bound) {
                 return true;
             }
@@ -149,7 +153,7 @@ impl Queue {
 
     fn left(&mut self, waiting: &Waiting) {
         self.messages -= 1;
-        self.bytes -= waiting.message.weight();
+        self.bytes -= weight(&waiting.message);
         if self.lanes.is_empty() {
             self.lanes = Vec::new();
         }
@@ -163,7 +167,7 @@ impl Queue {
             lane.waiting.retain_mut(|w| {
                 let Some(group) = w.group.take() else { return true };
                 *messages -= 1;
-                *bytes -= w.message.weight();
+                *bytes -= weight(&w.message);
                 dealt.push((group, Arc::clone(&w.message)));
                 false
             });

@@ -32,11 +32,12 @@ use smallvec::SmallVec;
 
 pub(crate) use cache::RouteCache;
 use generations::Generations;
+use groups::Groups;
 pub(crate) use groups::{Group, GroupId, GroupRoute, Member, Presence};
-use groups::{Groups, SHARE};
 use receivers::Entry;
 use trie::{Changed, Trie};
 
+use crate::share::SHARE;
 use crate::system_topics::is_system;
 
 /// Buckets of filters whose first level is literal; a power of two. One more is for the others.
@@ -98,8 +99,8 @@ pub(crate) struct Receiver {
 /// What one topic matches: one hit for each session, however many of its filters match.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Routes {
-    /// Ascending by worker; only those with hits.
-    pub workers: Vec<WorkerRoutes>,
+    /// Ascending by worker; only those with hits. One with one hit, which is what most topics have, needs no memory of its own.
+    pub workers: SmallVec<[WorkerRoutes; 1]>,
     /// Some durable session, connected or not, matches with QoS 1 or 2, by itself or as the member of a group: the message
     /// must be logged.
     pub durable: bool,
@@ -115,7 +116,7 @@ pub(crate) struct WorkerRoutes {
     /// The worker's number.
     pub worker: u16,
     /// At least one; ascending by session.
-    pub hits: Vec<Hit>,
+    pub hits: SmallVec<[Hit; 1]>,
 }
 
 /// One connected session that is to get the message, once.
@@ -286,19 +287,23 @@ impl Router {
         self.filters.load(Ordering::Relaxed) + self.groups.len()
     }
 
-    /// What `topic` matches. `scratch` is emptied first and holds all single matches afterwards.
-    fn matching(&self, topic: &str, scratch: &mut Vec<Entry>) -> Routes {
+    /// What `topic` matches; `None`: nobody. `scratch` is emptied first and holds all single matches afterwards.
+    fn matching(&self, topic: &str, scratch: &mut Vec<Entry>) -> Option<Routes> {
         scratch.clear();
         let mut lists = self.read(self.bucket(topic)).matching(topic, scratch);
         // A filter that starts with a wildcard does not match a topic that starts with `$` [MQTT-4.7.2-1].
         if !topic.starts_with('$') {
             lists += self.read(BUCKETS).matching(topic, scratch);
         }
+        let groups = self.groups.matching(topic);
+        if scratch.is_empty() && groups.is_empty() {
+            return None;
+        }
         let mut routes = routes::merge(scratch, lists);
-        routes.groups = self.groups.matching(topic);
+        routes.groups = groups;
         routes.marks = routes.groups.iter().filter(|g| g.durable).map(|g| g.group.id).collect();
         routes.durable |= !routes.marks.is_empty();
-        routes
+        Some(routes)
     }
 
     /// Where a topic's or filter's first level puts it.

@@ -140,9 +140,11 @@ impl RouteCache {
     }
 
     fn find(&mut self, router: &Router, topic: &str) -> Rc<Routes> {
-        let routes = router.matching(topic, &mut self.matched);
+        let Some(routes) = router.matching(topic, &mut self.matched) else { return Rc::clone(&self.nobody) };
         self.matched.clear();
-        self.matched.shrink_to(SCRATCH);
+        if self.matched.capacity() > SCRATCH {
+            self.matched.shrink_to(SCRATCH);
+        }
         if routes.workers.is_empty() && !routes.durable && routes.groups.is_empty() {
             return Rc::clone(&self.nobody);
         }
@@ -188,12 +190,14 @@ impl RouteCache {
 
 /// About how many bytes it takes to remember this.
 fn weigh(topic: &str, routes: &Routes) -> usize {
-    let hits: usize = routes.workers.iter().map(|w| w.hits.len()).sum();
+    // one is in the routes themselves
+    let workers = if routes.workers.spilled() { routes.workers.len() } else { 0 };
+    let hits: usize = routes.workers.iter().filter(|w| w.hits.spilled()).map(|w| w.hits.len()).sum();
     let members: usize = routes.groups.iter().map(|g| g.members.len()).sum();
     size_of::<Cached>()
         + size_of::<Routes>()
         + topic.len()
-        + routes.workers.len() * size_of::<WorkerRoutes>()
+        + workers * size_of::<WorkerRoutes>()
         + hits * size_of::<Hit>()
         + routes.groups.len() * size_of::<GroupRoute>()
         + members * size_of::<Member>()

@@ -15,9 +15,7 @@ use mqtt::QoS;
 use super::receivers::Entry;
 use super::trie::Trie;
 use super::{Address, Receiver, SessionKey, Subscription};
-
-/// What the filter of a shared subscription begins with [MQTT-4.8.2-1].
-pub(super) const SHARE: &str = "$share/";
+use crate::share::SHARE;
 
 /// Names a group in the log and between workers: a hash of its name. Part of the data's format.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -258,8 +256,8 @@ impl Groups {
         if !topic.starts_with('$') {
             inner.tries[1].matching(topic, &mut found);
         }
-        found.sort_by_key(|e| e.session);
-        found.iter().filter_map(|e| Some(inner.by_number.get(&e.session.0)?.route())).collect()
+        found.sort_by_key(Entry::session);
+        found.iter().filter_map(|e| Some(inner.by_number.get(&e.session().0)?.route())).collect()
     }
 
     /// The group as it is now.

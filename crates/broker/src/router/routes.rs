@@ -10,11 +10,14 @@ use super::{Hit, Own, Routes, WorkerRoutes};
 pub(super) fn merge(entries: &mut [Entry], lists: usize) -> Routes {
     if lists > 1 {
         // Stable sort: it recognises the runs, so this is a merge.
-        entries.sort_by_key(|e| e.session);
+        entries.sort_by_key(Entry::session);
     }
     let mut routes = Routes::default();
-    for of_session in entries.chunk_by(|a, b| a.session == b.session) {
-        routes.durable |= of_session.iter().any(|e| e.durable && e.qos != QoS::AtMostOnce);
+    let mut left = entries.len();
+    for of_session in entries.chunk_by(|a, b| a.session() == b.session()) {
+        let most = left;
+        left -= of_session.len();
+        routes.durable |= of_session.iter().any(|e| e.durable() && e.qos() != QoS::AtMostOnce);
         // While a session moves, some of its subscriptions may show the old place and some the new:
         // there is still one copy only.
         let Some(address) = of_session.iter().rev().find_map(Entry::address) else { continue };
@@ -22,7 +25,9 @@ pub(super) fn merge(entries: &mut [Entry], lists: usize) -> Routes {
         match routes.workers.binary_search_by_key(&address.worker, |w| w.worker) {
             Ok(at) => routes.workers[at].hits.push(hit),
             Err(at) => {
-                let hits = Vec::from([hit]);
+                // room for all that may come; what is too much is given back below
+                let mut hits = SmallVec::with_capacity(most);
+                hits.push(hit);
                 routes.workers.insert(at, WorkerRoutes { worker: address.worker, hits });
             }
         }
@@ -36,14 +41,25 @@ pub(super) fn merge(entries: &mut [Entry], lists: usize) -> Routes {
 /// One copy for all subscriptions of a session that match: the highest QoS [MQTT-3.3.4-2] and every
 /// identifier [MQTT-3.3.4-3] [MQTT-3.3.4-4]; one that was given twice is sent twice (§3.3.4).
 fn hit(of_session: &[Entry], slot: u32) -> Hit {
+    if let [only] = of_session {
+        return Hit {
+            session: only.session(),
+            slot,
+            durable: only.durable(),
+            qos: only.qos(),
+            retain_as_published: only.retain_as_published(),
+            identifiers: Some(only.identifier).filter(|&identifier| identifier != 0).into_iter().collect(),
+            own: if only.no_local() { Own::Never } else { Own::Same },
+        };
+    }
     let (qos, retain_as_published, identifiers) = combine(of_session.iter());
-    let own = if of_session.iter().all(|e| !e.no_local) {
+    let own = if of_session.iter().all(|e| !e.no_local()) {
         Own::Same
-    } else if of_session.iter().all(|e| e.no_local) {
+    } else if of_session.iter().all(Entry::no_local) {
         Own::Never
     } else {
         // [MQTT-3.8.3-3] No Local silences one subscription, not the session.
-        let reduced = combine(of_session.iter().filter(|e| !e.no_local));
+        let reduced = combine(of_session.iter().filter(|e| !e.no_local()));
         if reduced == (qos, retain_as_published, identifiers.clone()) {
             Own::Same
         } else {
@@ -51,9 +67,9 @@ fn hit(of_session: &[Entry], slot: u32) -> Hit {
         }
     };
     Hit {
-        session: of_session[0].session,
+        session: of_session[0].session(),
         slot,
-        durable: of_session.iter().any(|e| e.durable),
+        durable: of_session.iter().any(Entry::durable),
         qos,
         retain_as_published,
         identifiers,
@@ -65,8 +81,8 @@ fn combine<'e>(entries: impl Iterator<Item = &'e Entry>) -> (QoS, bool, SmallVec
     let (mut qos, mut retain_as_published) = (QoS::AtMostOnce, false);
     let mut identifiers = SmallVec::new();
     for entry in entries {
-        qos = qos.max(entry.qos);
-        retain_as_published |= entry.retain_as_published;
+        qos = qos.max(entry.qos());
+        retain_as_published |= entry.retain_as_published();
         if entry.identifier != 0 {
             identifiers.push(entry.identifier);
         }

@@ -1,31 +1,32 @@
 //! The levels a trie node stands for, joined by `/`: short ones live inside the node.
 
-/// Longest text kept in place, in bytes: what fits beside the lengths in 24 bytes.
-const INLINE: usize = 21;
+/// Longest text kept in place, in bytes: what fits beside the length in 24 bytes.
+const INLINE: usize = 22;
 
 /// One or more levels of a filter, as bytes of UTF-8.
 pub(super) enum Text {
     /// Up to [`INLINE`] bytes.
-    Short { len: u8, first: u8, bytes: [u8; INLINE] },
+    Short { len: u8, bytes: [u8; INLINE] },
     /// Everything longer.
-    Long { first: u32, bytes: Box<[u8]> },
+    Long(Box<[u8]>),
 }
+
+const _: () = assert!(size_of::<Text>() == 24);
 
 impl Default for Text {
     fn default() -> Self {
-        Self::Short { len: 0, first: 0, bytes: [0; INLINE] }
+        Self::Short { len: 0, bytes: [0; INLINE] }
     }
 }
 
 impl Text {
     pub(super) fn new(levels: &[u8]) -> Self {
-        let first = split_level(levels).0.len();
         if levels.len() <= INLINE {
             let mut bytes = [0; INLINE];
             bytes[..levels.len()].copy_from_slice(levels);
-            Self::Short { len: levels.len() as u8, first: first as u8, bytes }
+            Self::Short { len: levels.len() as u8, bytes }
         } else {
-            Self::Long { first: first as u32, bytes: levels.into() }
+            Self::Long(levels.into())
         }
     }
 
@@ -37,16 +38,19 @@ impl Text {
     pub(super) fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Short { len, bytes, .. } => &bytes[..usize::from(*len)],
-            Self::Long { bytes, .. } => bytes,
+            Self::Long(bytes) => bytes,
         }
     }
 
     /// The level the parent finds this node by.
     pub(super) fn first_level(&self) -> &[u8] {
-        match self {
-            Self::Short { first, bytes, .. } => &bytes[..usize::from(*first)],
-            Self::Long { first, bytes } => &bytes[..*first as usize],
-        }
+        split_level(self.as_bytes()).0
+    }
+
+    /// Whether that is `level`, without looking for its end.
+    pub(super) fn begins_with(&self, level: &[u8]) -> bool {
+        let rest = self.as_bytes().strip_prefix(level);
+        rest.is_some_and(|rest| rest.first().is_none_or(|&next| next == b'/'))
     }
 }
 
@@ -72,6 +76,17 @@ pub(super) fn shared_levels(a: &[u8], b: &[u8]) -> usize {
 
 /// Follows `text` (which may hold `+` levels) along `topic`: `None` when they differ, else what remains of the topic.
 pub(super) fn follow<'t>(text: &[u8], topic: &'t [u8]) -> Option<Option<&'t [u8]>> {
+    // nearly always it is the start of the topic as it stands, which then has no `+`: no topic has one
+    if let Some(rest) = topic.strip_prefix(text) {
+        return match rest.split_first() {
+            None => Some(None),
+            Some((b'/', rest)) => Some(Some(rest)),
+            Some(_) => None,
+        };
+    }
+    if !text.contains(&b'+') {
+        return None;
+    }
     let (mut text, mut topic) = (text, topic);
     loop {
         let (wanted, more_text) = split_level(text);
@@ -99,7 +114,7 @@ impl Text {
     pub(super) fn heap_bytes(&self) -> usize {
         match self {
             Self::Short { .. } => 0,
-            Self::Long { bytes, .. } => (bytes.len() + 8).next_multiple_of(16),
+            Self::Long(bytes) => (bytes.len() + 8).next_multiple_of(16),
         }
     }
 }
@@ -132,6 +147,10 @@ mod tests {
             let text = format!("{first}/{}", "y".repeat(len - len / 2));
             let kept = Text::new(text.as_bytes());
             assert_eq!((kept.as_bytes(), kept.first_level()), (text.as_bytes(), first.as_bytes()));
+            assert!(kept.begins_with(first.as_bytes()));
+            assert!(!kept.begins_with(format!("{first}y").as_bytes()));
+            assert_eq!(kept.begins_with(b""), first.is_empty());
+            assert_eq!(kept.begins_with(b"x"), first == "x");
         }
     }
 }

@@ -13,15 +13,18 @@ use smallvec::SmallVec;
 
 use super::arena::Arena;
 use super::edges::Edges;
-use super::receivers::{Entry, Receivers};
+use super::receivers::{Crowds, End, Entry, Lists, Removed};
 use super::text::{Text, follow, shared_levels, split_level};
 use super::{Address, SessionKey};
 
 const ROOT: u32 = 0;
-/// No node, or no receivers.
+/// No node.
 const NONE: u32 = 0;
 
+/// One line of a processor's cache: with its receiver in it, a device's filter costs one place of memory that is in no cache,
+/// and the edge that leads to it another.
 #[derive(Default)]
+#[repr(align(64))]
 struct Node {
     /// What lies between the parent and here; empty for the root only.
     text: Text,
@@ -32,10 +35,8 @@ struct Node {
     literal_ids: u32,
     /// The child whose first level is `+`.
     plus: u32,
-    /// Receivers of the filter that ends here.
-    here: u32,
-    /// Receivers of the filter that ends here and goes on with `/#`.
-    below: u32,
+    /// Receivers of the filter that ends here, and of the one that ends here and goes on with `/#`.
+    lists: Lists,
 }
 
 /// What a filter says, apart from its text: where its path ends and which of the two lists there is its own.
@@ -43,23 +44,19 @@ struct Node {
 struct Target<'f> {
     /// `None` is the root, for the filter `#`.
     path: Option<&'f [u8]>,
-    below: bool,
+    end: End,
 }
 
 impl<'f> Target<'f> {
     fn of(filter: &'f str) -> Self {
         let filter = filter.as_bytes();
         match filter {
-            b"#" => Self { path: None, below: true },
+            b"#" => Self { path: None, end: End::Below },
             _ => match filter.strip_suffix(b"/#") {
-                Some(path) => Self { path: Some(path), below: true },
-                None => Self { path: Some(filter), below: false },
+                Some(path) => Self { path: Some(path), end: End::Below },
+                None => Self { path: Some(filter), end: End::Here },
             },
         }
-    }
-
-    fn list(self, node: &mut Node) -> &mut u32 {
-        if self.below { &mut node.below } else { &mut node.here }
     }
 }
 
@@ -74,44 +71,40 @@ pub(super) struct Changed {
 
 pub(super) struct Trie {
     nodes: Arena<Node>,
-    receivers: Arena<Receivers>,
+    crowds: Crowds,
     edges: Edges,
     hasher: DefaultHashBuilder,
 }
 
 impl Trie {
     pub(super) fn new(hasher: DefaultHashBuilder) -> Self {
-        Self { nodes: Arena::new(), receivers: Arena::new(), edges: Edges::new(), hasher }
+        Self { nodes: Arena::new(), crowds: Crowds::new(), edges: Edges::new(), hasher }
     }
 
     pub(super) fn insert(&mut self, filter: &str, entry: Entry) -> Changed {
         let target = Target::of(filter);
         let node = self.reach(target.path);
-        let list = target.list(&mut self.nodes[node]);
-        if *list == NONE {
-            *list = self.receivers.insert(Receivers::One(entry));
-            return Changed { subscription: true, filter: true };
-        }
-        Changed { subscription: self.receivers[*list].insert(entry), filter: false }
+        let (subscription, filter) = self.crowds.insert(&mut self.nodes[node].lists, target.end, entry);
+        Changed { subscription, filter }
     }
 
     pub(super) fn remove(&mut self, filter: &str, session: SessionKey) -> Changed {
-        let Some((target, node, list)) = self.find(filter) else { return Changed::default() };
-        if !self.receivers[list].remove(session) {
-            return Changed::default();
+        let Some((node, end)) = self.find(filter) else { return Changed::default() };
+        match self.crowds.remove(&mut self.nodes[node].lists, end, session) {
+            Removed::Nothing => Changed::default(),
+            Removed::One => Changed { subscription: true, filter: false },
+            Removed::Last => {
+                self.prune(node);
+                Changed { subscription: true, filter: true }
+            }
         }
-        if !self.receivers[list].is_empty() {
-            return Changed { subscription: true, filter: false };
-        }
-        self.receivers.remove(list);
-        *target.list(&mut self.nodes[node]) = NONE;
-        self.prune(node);
-        Changed { subscription: true, filter: true }
     }
 
     /// True when something changed.
     pub(super) fn relocate(&mut self, filter: &str, session: SessionKey, address: Option<Address>) -> bool {
-        self.find(filter).is_some_and(|(_, _, list)| self.receivers[list].relocate(session, address))
+        self.find(filter).is_some_and(|(node, end)| {
+            self.crowds.relocate(&mut self.nodes[node].lists, end, session, address)
+        })
     }
 
     /// Appends the receivers of every filter that matches, list by list, each list in ascending order of
@@ -121,20 +114,15 @@ impl Trie {
     /// filters in a trie of their own. The work is bounded by the nodes there are: each is visited once at most.
     pub(super) fn matching(&self, topic: &str, out: &mut Vec<Entry>) -> usize {
         let mut lists = 0;
-        let mut take = |list: u32| {
-            if list != NONE {
-                self.receivers[list].copy_to(out);
-                lists += 1;
-            }
-        };
+        let mut take = |node: &Node, end| lists += usize::from(self.crowds.copy(&node.lists, end, out));
         let mut walk = Walk::new();
         walk.push((ROOT, Some(topic.as_bytes())));
         while let Some((id, rest)) = walk.pop() {
             let node = &self.nodes[id];
             // `a/#` matches `a` as well, and everything below (§4.7.1.2).
-            take(node.below);
+            take(node, End::Below);
             let Some(rest) = rest else {
-                take(node.here);
+                take(node, End::Here);
                 continue;
             };
             if node.plus != NONE
@@ -169,8 +157,8 @@ impl Trie {
         node
     }
 
-    /// The list of receivers of exactly this filter, and the node it hangs on.
-    fn find<'f>(&mut self, filter: &'f str) -> Option<(Target<'f>, u32, u32)> {
+    /// The node where this filter ends, if there is one.
+    fn find(&self, filter: &str) -> Option<(u32, End)> {
         let target = Target::of(filter);
         let (mut node, mut rest) = (ROOT, target.path);
         while let Some(path) = rest {
@@ -182,8 +170,7 @@ impl Trie {
                 Some(_) => return None,
             };
         }
-        let list = *target.list(&mut self.nodes[node]);
-        (list != NONE).then_some((target, node, list))
+        Some((node, target.end))
     }
 
     /// Puts a new node in the place of `lower`, for its first `at` bytes; `lower` keeps its id and children.
@@ -201,8 +188,8 @@ impl Trie {
     fn prune(&mut self, from: u32) {
         let mut id = from;
         while id != ROOT {
-            let Node { literals, literal_ids, plus, here, below, parent, .. } = self.nodes[id];
-            if here != NONE || below != NONE {
+            let Node { literals, literal_ids, plus, parent, ref lists, .. } = self.nodes[id];
+            if !lists.is_empty() {
                 return;
             }
             match (literals, plus) {
@@ -246,8 +233,8 @@ impl Trie {
             return;
         }
         let Self { nodes, edges, hasher, .. } = self;
-        let rehash = |id: &u32| hash_edge(hasher, nodes[*id].parent, nodes[*id].text.first_level());
-        edges.insert(rehash(&child), child, rehash);
+        let rehash = |id| hash_edge(hasher, nodes[id].parent, nodes[id].text.first_level());
+        edges.insert(rehash(child), child, rehash);
         self.nodes[parent].literals += 1;
         self.nodes[parent].literal_ids ^= child;
     }
@@ -273,9 +260,9 @@ impl Trie {
     }
 
     fn literal(&self, parent: u32, level: &[u8]) -> Option<u32> {
-        self.edges.find(self.hash(parent, level), |&id| {
+        self.edges.find(self.hash(parent, level), |id| {
             let node = &self.nodes[id];
-            node.parent == parent && node.text.first_level() == level
+            node.parent == parent && node.text.begins_with(level)
         })
     }
 
@@ -294,15 +281,16 @@ fn hash_edge(hasher: &DefaultHashBuilder, parent: u32, level: &[u8]) -> u64 {
     hasher.finish()
 }
 
-const _: () = assert!(size_of::<Node>() == 48);
+const _: () = assert!(size_of::<Node>() == 64);
 
 #[cfg(test)]
 impl Trie {
     /// Nodes, lists of receivers, and bytes they take.
     pub(super) fn census(&self) -> (usize, usize, usize) {
         let texts: usize = (0..self.nodes.used()).map(|id| self.nodes[id].text.heap_bytes()).sum();
-        let bytes = self.nodes.bytes() + self.receivers.bytes() + self.edges.bytes() + texts;
-        (self.nodes.len(), self.receivers.len(), bytes)
+        let filters = (0..self.nodes.used()).map(|id| self.crowds.filters(&self.nodes[id].lists)).sum();
+        let bytes = self.nodes.bytes() + self.crowds.bytes() + self.edges.bytes() + texts;
+        (self.nodes.len(), filters, bytes)
     }
 
     /// Every node is reached from its parent and serves: it has receivers, or leads to two places or more.
@@ -322,7 +310,7 @@ impl Trie {
         for id in pending.into_iter().filter(|&id| id != ROOT) {
             let node = &self.nodes[id];
             let branches = node.literals + u32::from(node.plus != NONE);
-            assert!(node.here != NONE || node.below != NONE || branches >= 2, "node {id} serves nothing");
+            assert!(!node.lists.is_empty() || branches >= 2, "node {id} serves nothing");
             let found = self.child(node.parent, node.text.first_level());
             assert_eq!(found, Some(id), "node {id} is not where its parent leads to");
         }

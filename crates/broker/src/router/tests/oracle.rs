@@ -77,7 +77,8 @@ impl Oracle {
             let hit = Hit { session, slot, durable, qos, retain_as_published, identifiers, own };
             workers.entry(worker).or_default().push(hit);
         }
-        let workers = workers.into_iter().map(|(worker, hits)| WorkerRoutes { worker, hits }).collect();
+        let workers =
+            workers.into_iter().map(|(worker, hits)| WorkerRoutes { worker, hits: hits.into() }).collect();
         Routes { workers, durable, ..Routes::default() }
     }
 }

@@ -57,7 +57,7 @@ fn write(router: &Router, first_session: u64, rounds: u32) -> Oracle {
             let own = |hit: &&Hit| (first_session..first_session + SESSIONS).contains(&hit.session.0);
             let hits: Vec<_> = worker.hits.iter().filter(own).cloned().collect();
             if !hits.is_empty() {
-                found.workers.push(WorkerRoutes { worker: worker.worker, hits });
+                found.workers.push(WorkerRoutes { worker: worker.worker, hits: hits.into() });
             }
         }
         assert_eq!(
