@@ -103,12 +103,9 @@ impl Worker {
         let Some(conn) = self.conns.get_mut(hit.slot as usize) else { return false };
         let version = conn.version;
         let Some(len) = plain.len_as(version, form.qos) else { return false };
-        if !conn.is_connected()
-            || conn.has_aliases_out()
-            || conn.unsent() >= most
-            || !(form.identifiers.is_empty() || !version.is_v5())
-            || len > conn.max_packet as usize
-        {
+        let has_identifiers = version.is_v5() && !form.identifiers.is_empty();
+        let takes_it = conn.is_connected() && conn.unsent() < most && len <= conn.max_packet as usize;
+        if !takes_it || has_identifiers || conn.has_aliases_out() {
             return false;
         }
         let Some(session) = conn.session.as_mut().filter(|s| s.key == hit.session) else { return false };

@@ -41,6 +41,8 @@ mod websocket;
 const READ_BUFFER: usize = 64 * 1024;
 /// Reads of one connection in one poll; then the others have their turn.
 const READS_PER_POLL: usize = 4;
+/// Messages of other workers in one turn, or other mail; then the connections have theirs.
+const MAIL_PER_TURN: usize = 1_024;
 /// How long a PROXY header may take.
 const PROXY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a worker looks at the clock; 20 times as often while something is to be tried again.
@@ -529,12 +531,25 @@ impl Socket {
 async fn take_mail(local: Rc<Local>, mut mailbox: Receiver<Mail>) {
     let mut batch = Vec::new();
     while mailbox.recv(&mut batch).await {
-        local.with(|worker| {
-            for mail in batch.drain(..) {
-                worker.mail(mail);
-            }
-        });
+        let mut mails = batch.drain(..);
+        while local.with(|worker| take_some(worker, &mut mails)) {
+            // what was delivered is flushed, and the sockets have their turn
+            tokio::task::yield_now().await;
+        }
     }
+}
+
+/// Takes mail for one turn. `false`: there is no more.
+fn take_some(worker: &mut Worker, mails: &mut impl Iterator<Item = Mail>) -> bool {
+    let mut left = MAIL_PER_TURN;
+    for mail in mails {
+        left = left.saturating_sub(mail.work());
+        worker.mail(mail);
+        if left == 0 {
+            return true;
+        }
+    }
+    false
 }
 
 async fn keep_time(local: Rc<Local>) {

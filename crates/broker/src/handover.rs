@@ -6,12 +6,16 @@
 //! Must not know: mailboxes, routes, connections.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mqtt::Version;
-use mqtt::codec::plain::{Plain, PlainPublish, plain};
+use mqtt::codec::plain::{Plain, plain};
 
 use crate::message::{Message, NEVER, View};
 use crate::router::SessionKey;
+
+/// Payload above which a message is shared and not copied: it may go to many workers.
+const COPIED_PAYLOAD: usize = 4 * 1024;
 
 /// Messages for one other worker, in the order in which they were published.
 #[derive(Default)]
@@ -19,6 +23,11 @@ pub(crate) struct Handover {
     /// The packets of all plain messages.
     bytes: Vec<u8>,
     messages: Vec<Handed>,
+    /// Bytes of shared messages.
+    shared: usize,
+    /// Where its bytes are counted until it is gone, and how many are.
+    account: Option<Arc<AtomicUsize>>,
+    charged: usize,
 }
 
 enum Handed {
@@ -31,17 +40,21 @@ enum Handed {
 }
 
 impl Handover {
-    /// Adds a plain message.
-    pub(crate) fn push_plain(&mut self, publisher: SessionKey, message: &PlainPublish<'_>) {
-        self.bytes.extend_from_slice(message.as_bytes());
-        // 3.1 and 3.1.1 look alike
-        let version = if message.is_v5() { Version::V5 } else { Version::V311 };
-        self.messages.push(Handed::Plain { publisher, version });
-    }
-
-    /// Adds any message.
-    pub(crate) fn push(&mut self, message: Arc<Message>) {
-        self.messages.push(Handed::Shared(message));
+    /// Adds a message; `owned` is a copy of it, made where there is none yet and one is needed.
+    pub(crate) fn push(&mut self, view: View<'_>, owned: &mut Option<Arc<Message>>) {
+        match view.plain {
+            Some(plain) if plain.payload().len() <= COPIED_PAYLOAD => {
+                self.bytes.extend_from_slice(plain.as_bytes());
+                // 3.1 and 3.1.1 look alike
+                let version = if plain.is_v5() { Version::V5 } else { Version::V311 };
+                self.messages.push(Handed::Plain { publisher: view.publisher, version });
+            }
+            _ => {
+                let message = owned.get_or_insert_with(|| view.to_message());
+                self.shared += message.weight();
+                self.messages.push(Handed::Shared(Arc::clone(message)));
+            }
+        }
     }
 
     /// Messages.
@@ -53,22 +66,28 @@ impl Handover {
         self.messages.is_empty()
     }
 
-    /// Bytes of plain messages.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes.len()
+    /// Bytes of its messages.
+    pub(crate) fn weight(&self) -> usize {
+        self.bytes.len() + self.shared
     }
 
-    /// Gives each message in its order.
-    pub(crate) fn deliver(&self, mut to: impl FnMut(View<'_>)) {
+    /// Counts its bytes in `account` until it is dropped: they are under way.
+    pub(crate) fn charge(&mut self, account: &Arc<AtomicUsize>) {
+        account.fetch_add(self.weight() - self.charged, Ordering::Relaxed);
+        self.charged = self.weight();
+        self.account.get_or_insert_with(|| Arc::clone(account));
+    }
+
+    /// Gives each message in its order; how many could not be read, which is a mistake of ours.
+    pub(crate) fn deliver(&self, mut to: impl FnMut(View<'_>)) -> usize {
         let mut rest = &self.bytes[..];
         let mut known = "";
-        for handed in &self.messages {
+        for (at, handed) in self.messages.iter().enumerate() {
             match handed {
                 Handed::Shared(message) => to(message.view()),
                 Handed::Plain { publisher, version } => {
                     let Some((Plain::Publish(message), len)) = plain(rest, *version, u32::MAX, known) else {
-                        debug_assert!(false, "what was plain there is plain here");
-                        return;
+                        return self.messages.len() - at;
                     };
                     (rest, known) = (&rest[len..], message.topic());
                     let publish = message.to_publish();
@@ -80,6 +99,15 @@ impl Handover {
                     });
                 }
             }
+        }
+        0
+    }
+}
+
+impl Drop for Handover {
+    fn drop(&mut self) {
+        if let Some(account) = &self.account {
+            account.fetch_sub(self.charged, Ordering::Relaxed);
         }
     }
 }
@@ -115,23 +143,30 @@ mod tests {
                 };
                 let version = if v5 { Version::V5 } else { Version::V31 };
                 let publisher = SessionKey(number.into());
+                let view = View { publisher, expires_at: NEVER, publish: &publish, plain: None };
                 if shared {
-                    batch.push(View { publisher, expires_at: NEVER, publish: &publish, plain: None }.to_message());
+                    batch.push(view, &mut None);
                 } else {
                     let mut bytes = Vec::new();
                     encode(&Packet::Publish(publish.clone()), version, &mut bytes).unwrap();
                     let Some((Plain::Publish(plain), _)) = plain(&bytes, version, u32::MAX, "") else { panic!() };
-                    batch.push_plain(publisher, &plain);
+                    batch.push(View { plain: Some(&plain), ..view }, &mut None);
                 }
                 expected.push((publisher, qos, publish.topic.to_string(), publish.payload.to_vec()));
             }
             prop_assert_eq!(batch.len(), expected.len());
+            let account = Arc::new(AtomicUsize::new(0));
+            batch.charge(&account);
+            batch.charge(&account);
+            prop_assert_eq!(account.load(Ordering::Relaxed), batch.weight());
             let mut got = Vec::new();
-            batch.deliver(|view| {
+            let unreadable = batch.deliver(|view| {
                 let p = view.publish;
                 got.push((view.publisher, p.qos, p.topic.to_string(), p.payload.to_vec()));
             });
-            prop_assert_eq!(got, expected);
+            prop_assert_eq!((got, unreadable), (expected, 0));
+            drop(batch);
+            prop_assert_eq!(account.load(Ordering::Relaxed), 0);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use mqtt::Version;
 use mqtt::codec::plain::{Bare, PlainPublish};
-use mqtt::packet::{Properties, Publish};
+use mqtt::packet::{Properties, Publish, PublishProperties, Text};
 
 use crate::router::SessionKey;
 
@@ -29,6 +29,12 @@ pub(crate) struct Message {
 }
 
 impl Message {
+    /// Bytes that it brought with it: topic, payload and properties.
+    pub(crate) fn weight(&self) -> usize {
+        let publish = &self.publish;
+        publish.topic.len() + publish.payload.len() + properties_weight(publish)
+    }
+
     /// The view that delivery works with.
     pub(crate) fn view(&self) -> View<'_> {
         View { publisher: self.publisher, expires_at: self.expires_at, publish: &self.publish, plain: None }
@@ -122,11 +128,15 @@ impl Spare {
         if self.0.len() >= SPARE_MESSAGES {
             return;
         }
-        let fit = Arc::get_mut(&mut message).is_some_and(|m| match (&m.publish.topic, &m.publish.payload) {
-            (Cow::Owned(topic), Cow::Owned(payload)) => {
-                topic.capacity() <= SPARE_BYTES && payload.capacity() <= SPARE_BYTES
+        let fit = Arc::get_mut(&mut message).is_some_and(|m| {
+            // a peer's properties are as large as a packet, and of no use to the next message
+            m.publish.properties = Properties::default();
+            match (&m.publish.topic, &m.publish.payload) {
+                (Cow::Owned(topic), Cow::Owned(payload)) => {
+                    topic.capacity() <= SPARE_BYTES && payload.capacity() <= SPARE_BYTES
+                }
+                _ => false,
             }
-            _ => false,
         });
         if fit {
             self.0.push(message);
@@ -159,6 +169,21 @@ impl Message {
     }
 }
 
+fn properties_weight(publish: &Publish<'_>) -> usize {
+    if publish.properties.is_none() {
+        return 0;
+    }
+    let p = &*publish.properties;
+    let text = |text: &Option<Text<'_>>| text.as_ref().map_or(0, |text| text.len());
+    let user: usize =
+        p.user_properties.iter().map(|(name, value)| name.len() + value.len() + USER_PROPERTY).sum();
+    let correlation = p.correlation_data.as_ref().map_or(0, |data| data.len());
+    size_of::<PublishProperties<'_>>() + text(&p.response_topic) + text(&p.content_type) + correlation + user
+}
+
+/// What a user property takes beside its bytes.
+const USER_PROPERTY: usize = size_of::<(Text<'_>, Text<'_>)>();
+
 /// When a message that arrives now expires.
 pub(crate) fn expiry_of(publish: &Publish<'_>, unix_ms: u64) -> u64 {
     publish
@@ -170,7 +195,6 @@ pub(crate) fn expiry_of(publish: &Publish<'_>, unix_ms: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use mqtt::QoS;
-    use mqtt::packet::PublishProperties;
 
     use super::*;
 
@@ -232,19 +256,28 @@ mod tests {
     #[test]
     fn what_others_have_and_what_is_large_is_not_kept() {
         let mut spare = Spare::default();
-        let view_of = |p: &Publish<'_>| {
+        let owned = |p: &Publish<'_>| {
             View { publisher: NOBODY, expires_at: NEVER, publish: p, plain: None }.to_message()
         };
-        let message = view_of(&publish(None));
+        let message = owned(&publish(None));
         let other = Arc::clone(&message);
         spare.give_back(message);
         assert!(spare.0.is_empty());
-        spare.give_back(view_of(&Publish { payload: vec![0; SPARE_BYTES + 1].into(), ..publish(None) }));
+        spare.give_back(owned(&Publish { payload: vec![0; SPARE_BYTES + 1].into(), ..publish(None) }));
         assert!(spare.0.is_empty());
         spare.give_back(other);
         assert_eq!(spare.0.len(), 1);
+        let user_properties = vec![("k".into(), "v".repeat(60_000).into())];
+        let rich = Publish {
+            properties: PublishProperties { user_properties, ..Default::default() }.into(),
+            ..publish(None)
+        };
+        let message = owned(&rich);
+        assert!(message.weight() > 60_000);
+        spare.give_back(message);
+        assert!(spare.0.iter().all(|m| m.publish.properties.is_none() && m.weight() < 10));
         for _ in 0..2 * SPARE_MESSAGES {
-            spare.give_back(view_of(&publish(None)));
+            spare.give_back(owned(&publish(None)));
         }
         assert_eq!(spare.0.len(), SPARE_MESSAGES);
     }

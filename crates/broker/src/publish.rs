@@ -20,7 +20,7 @@ use crate::refusal::Refusal;
 use crate::session::Incoming;
 use crate::session_store;
 use crate::throttle::Flow;
-use crate::worker::{Waiting, Worker};
+use crate::worker::{HANDOVER_BYTES, Waiting, Worker};
 use crate::{record, worker};
 
 /// What became of a message.
@@ -288,10 +288,10 @@ impl Worker {
             if part.worker == self.id {
                 self.deliver_hits(view, &part.hits, &mut owned);
             } else if part.hits.iter().any(|hit| !hit.is_logged(publish.qos)) {
-                let to = &mut self.outgoing[usize::from(part.worker)];
-                match view.plain {
-                    Some(plain) => to.push_plain(view.publisher, plain),
-                    None => to.push(Arc::clone(owned.get_or_insert_with(|| view.to_message()))),
+                let to = usize::from(part.worker);
+                self.outgoing[to].push(view, &mut owned);
+                if self.outgoing[to].weight() >= HANDOVER_BYTES {
+                    self.hand_over(to);
                 }
                 self.wake_flush();
             }

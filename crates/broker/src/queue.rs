@@ -57,7 +57,7 @@ pub enum DropRule {
 pub(crate) struct Bound {
     /// Messages.
     pub(crate) messages: usize,
-    /// Bytes of payloads and topics.
+    /// Bytes of topics, payloads and properties.
     pub(crate) bytes: usize,
     /// What happens there.
     pub(crate) drop: DropRule,
@@ -72,14 +72,10 @@ pub(crate) struct Pushed {
     pub(crate) dropped: Vec<Arc<Message>>,
 }
 
-fn weight(message: &Message) -> usize {
-    message.publish.payload.len() + message.publish.topic.len()
-}
-
 impl Queue {
     /// Puts a message into its place.
     pub(crate) fn push(&mut self, waiting: Waiting, priority: u8, bound: Bound) -> Pushed {
-        let weight = weight(&waiting.message);
+        let weight = waiting.message.weight();
         let mut pushed = Pushed { taken: true, dropped: Vec::new() };
         if self.is_over(weight, bound) {
             if !self.could_make_room(weight, priority, bound) {
@@ -118,7 +114,7 @@ impl Queue {
         };
         for waiting in self.lanes.iter().rev().take_while(goes).flat_map(|lane| &lane.waiting) {
             left.messages -= 1;
-            left.bytes -= self::weight(&waiting.message);
+            left.bytes -= waiting.message.weight();
             if !left.is_over(weight, bound) {
                 return true;
             }
@@ -153,7 +149,7 @@ impl Queue {
 
     fn left(&mut self, waiting: &Waiting) {
         self.messages -= 1;
-        self.bytes -= weight(&waiting.message);
+        self.bytes -= waiting.message.weight();
         if self.lanes.is_empty() {
             self.lanes = Vec::new();
         }
@@ -167,7 +163,7 @@ impl Queue {
             lane.waiting.retain_mut(|w| {
                 let Some(group) = w.group.take() else { return true };
                 *messages -= 1;
-                *bytes -= weight(&w.message);
+                *bytes -= w.message.weight();
                 dealt.push((group, Arc::clone(&w.message)));
                 false
             });

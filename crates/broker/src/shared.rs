@@ -47,6 +47,16 @@ pub(crate) enum Mail {
     Ask(Box<dyn FnOnce(&mut Worker) + Send>),
 }
 
+impl Mail {
+    /// How much it asks for: one, or the messages that are in it.
+    pub(crate) fn work(&self) -> usize {
+        match self {
+            Self::Forward(messages) => messages.len(),
+            _ => 1,
+        }
+    }
+}
+
 /// 2025-01-01 in Unix milliseconds: counts of keys fit 52 bits for 69 years from there.
 const KEY_EPOCH: u64 = 1_735_689_600_000;
 /// Two million sessions a second, as a power of two for each millisecond, before keys of the next process could be too low.

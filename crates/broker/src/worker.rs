@@ -11,6 +11,7 @@ mod acknowledge;
 mod operations;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -34,7 +35,7 @@ use crate::door::{Limit, Told};
 use crate::handover::Handover;
 use crate::log::Log;
 use crate::message::Spare;
-use crate::metrics::WorkerMetrics;
+use crate::metrics::{Drop, WorkerMetrics};
 use crate::registry::Owner;
 use crate::router::{GroupId, RouteCache};
 use crate::share::Share;
@@ -108,8 +109,10 @@ const BUSY_PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) const MAX_LOG_BACKLOG: usize = 8 << 20;
 /// Messages for one other worker that may wait for its mailbox before connections are not read any more.
 const MAX_FORWARD_BACKLOG: usize = 16_384;
-/// Bytes of such messages.
-const MAX_FORWARD_BYTES: usize = 8 << 20;
+/// Bytes of messages that are under way to one other worker, in its mailbox or before it, above which it is the same.
+pub(crate) const MAX_FORWARD_BYTES: usize = 8 << 20;
+/// Bytes of messages that are handed over at once: as much as one read, so that they cost the other worker one turn.
+pub(crate) const HANDOVER_BYTES: usize = 64 * 1024;
 /// How long a closed connection may take to take its last bytes.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -134,6 +137,8 @@ pub(crate) struct Worker {
     /// The last write of each record that is under way: an older one is not repeated over it.
     newest: HashMap<Key, Token>,
     pub(crate) outgoing: Vec<Handover>,
+    /// Bytes that each other worker has not delivered yet.
+    pub(crate) under_way: Vec<Arc<AtomicUsize>>,
     /// Slots with bytes to write or a socket to close.
     pub(crate) dirty: Vec<u32>,
     pub(crate) flush_waker: Option<Waker>,
@@ -186,6 +191,7 @@ impl Worker {
             retries: Vec::new(),
             newest: HashMap::new(),
             outgoing: (0..workers).map(|_| Handover::default()).collect(),
+            under_way: (0..workers).map(|_| Arc::default()).collect(),
             dirty: Vec::new(),
             flush_waker: None,
             wheel: Wheel::new(now.instant, Duration::from_secs(1)),
@@ -272,7 +278,13 @@ impl Worker {
     /// Mail of other workers, of the engine and of the admin side.
     pub(crate) fn mail(&mut self, mail: Mail) {
         match mail {
-            Mail::Forward(messages) => messages.deliver(|view| self.deliver_direct(view)),
+            Mail::Forward(messages) => {
+                let unreadable = messages.deliver(|view| self.deliver_direct(view));
+                if unreadable > 0 {
+                    tracing::error!(unreadable, "messages of another worker could not be read");
+                    self.metrics.drop_message(Drop::Engine, unreadable as u64);
+                }
+            }
             Mail::Share(mails) => self.share_mails(mails),
             Mail::Release { owner, by, new_peer } => self.release(owner, by, new_peer),
             Mail::Released { to } => {
@@ -325,22 +337,13 @@ impl Worker {
             self.shared.engine.submit(self.port, std::mem::take(&mut self.ops));
         }
         let mut backlog = self.send_share_mail();
-        let mut bytes = 0;
-        for (to, batch) in self.outgoing.iter_mut().enumerate() {
-            if batch.is_empty() {
-                continue;
-            }
-            if let Err(full) = self.shared.mailboxes[to].send(Mail::Forward(std::mem::take(batch))) {
-                // the other worker is behind: keep the batch, stop reading until it has room
-                if let Mail::Forward(kept) = full.0 {
-                    backlog += kept.len();
-                    bytes += kept.bytes();
-                    *batch = kept;
-                }
-            }
+        for to in 0..self.outgoing.len() {
+            self.hand_over(to);
+            backlog += self.outgoing[to].len();
         }
+        let under_way = self.under_way.iter().map(|bytes| bytes.load(Ordering::Relaxed)).max().unwrap_or(0);
         let congested = backlog > MAX_FORWARD_BACKLOG
-            || bytes > MAX_FORWARD_BYTES
+            || under_way > MAX_FORWARD_BYTES
             || self.log.backlog() > MAX_LOG_BACKLOG;
         if self.congested && !congested {
             for (_, conn) in &self.conns {
@@ -350,11 +353,26 @@ impl Worker {
         self.congested = congested;
     }
 
+    /// Sends what gathered for another worker. If that is behind, the batch is kept, and nothing is read until it has room.
+    pub(crate) fn hand_over(&mut self, to: usize) {
+        let batch = &mut self.outgoing[to];
+        if batch.is_empty() {
+            return;
+        }
+        batch.charge(&self.under_way[to]);
+        if let Err(full) = self.shared.mailboxes[to].send(Mail::Forward(std::mem::take(batch)))
+            && let Mail::Forward(kept) = full.0
+        {
+            *batch = kept;
+        }
+    }
+
     /// When [`Self::end_turn`] must be called again although nothing came: another worker's mailbox was full or an operation
     /// is to be repeated.
     pub(crate) fn needs_turn(&self) -> bool {
         !self.retries.is_empty()
             || !self.paused.is_empty()
+            || self.congested
             || self.share.has_mail()
             || self.outgoing.iter().any(|o| !o.is_empty())
     }
@@ -683,8 +701,8 @@ impl Worker {
         if conn.is_connected() { most } else { most.min(self.config.limits.max_connect_size) }
     }
 
-    #[expect(clippy::box_collection, reason = "it goes back to where it was")]
     /// Completes the packet that was not whole, and gives what comes behind it: that is read where it lies, not copied.
+    #[expect(clippy::box_collection, reason = "it goes back to where it was")]
     fn finish_tail<'b>(&mut self, id: ConnId, mut tail: Box<Vec<u8>>, mut bytes: &'b [u8]) -> &'b [u8] {
         loop {
             let missing = packet_len(&tail).map_or(1, |len| len.saturating_sub(tail.len()));

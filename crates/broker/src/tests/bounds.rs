@@ -1,6 +1,8 @@
 //! What happens at a bound: a peer that takes more than its share is told so or waits, and memory ends where the
 //! configuration says.
 
+use std::sync::atomic::Ordering;
+
 use mqtt::packet::{Packet, SubscriptionOptions};
 use mqtt::{QoS, ReasonCode, Version};
 use runtime::events::Event;
@@ -9,6 +11,7 @@ use super::rig::*;
 use crate::config::BrokerConfig;
 use crate::sim::engine::Faults;
 use crate::sim::world::World;
+use crate::worker::MAX_FORWARD_BYTES;
 
 fn bounded(change: impl FnOnce(&mut BrokerConfig)) -> World {
     let mut config = BrokerConfig::default();
@@ -71,6 +74,33 @@ fn a_client_as_slow_as_its_messages_costs_no_more_than_what_it_has_not_taken() {
         assert!(held <= 300_000, "{held}");
     }
     assert!(w.workers[worker].conn(id).unwrap().unsent() > 0, "the buffer was never empty");
+}
+
+/// A worker that is behind has a bounded number of bytes in its mailbox, however few batches they are.
+#[test]
+fn what_waits_for_another_worker_is_bounded_in_bytes() {
+    let config = BrokerConfig { max_outbound_bytes: 1 << 30, ..Default::default() };
+    let mut w = World::new(1, 2, config);
+    let (sub, _) = Peer::connect(&mut w, 1, connect("sub", true, 0));
+    sub.subscribe(&mut w, "a", QoS::AtMostOnce);
+    let (publisher, _) = Peer::connect(&mut w, 0, connect("pub", true, 0));
+    let (_, id) = w.conn_id(publisher.link);
+    let mut turn = Vec::new();
+    let publish = Packet::Publish(message("a", QoS::AtMostOnce, 0, &[0; 500_000]));
+    mqtt::codec::encode::encode(&publish, Version::V5, &mut turn).unwrap();
+    let mut sent = 0;
+    while w.workers[0].wants_read(id) {
+        w.workers[0].received(id, &turn);
+        w.workers[0].end_turn();
+        sent += 1;
+        let under_way = w.workers[0].under_way[1].load(Ordering::Relaxed);
+        assert!(under_way < MAX_FORWARD_BYTES + 2 * turn.len(), "{under_way} bytes after {sent} turns");
+    }
+    assert!(sent * turn.len() > MAX_FORWARD_BYTES / 2, "{sent} turns");
+    w.run();
+    assert_eq!(w.workers[0].under_way[1].load(Ordering::Relaxed), 0);
+    assert!(w.workers[0].wants_read(id));
+    assert_eq!(sub.payloads(&mut w).len(), sent);
 }
 
 /// Bytes that trickle in give a CONNECT no more time.

@@ -38,8 +38,11 @@ fn subscriber(w: &mut World, name: &'static str, version: Version) -> Peer {
     peer
 }
 
+/// Topic, QoS, payload, content type, whether DUP or RETAIN is set.
+type Seen = (String, QoS, Vec<u8>, Option<String>, bool);
+
 /// What matters of a message to whoever gets it.
-fn seen(packets: Vec<Packet<'static>>) -> Vec<(String, QoS, Vec<u8>, Option<String>, bool)> {
+fn seen(packets: Vec<Packet<'static>>) -> Vec<Seen> {
     let publish = |p| match p {
         Packet::Publish(p) => Some(p),
         _ => None,

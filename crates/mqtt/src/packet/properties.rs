@@ -82,8 +82,8 @@ mod tests {
 
     #[test]
     fn what_was_written_and_taken_back_is_none() {
-        let mut properties = Properties::default();
-        properties.topic_alias = Some(7);
+        let mut properties =
+            Properties::from(PublishProperties { topic_alias: Some(7), ..Default::default() });
         assert_ne!(properties, Properties::default());
         properties.topic_alias = None;
         assert_eq!(properties, Properties::default());

@@ -387,7 +387,7 @@ fn what_no_peer_accepts_is_not_encoded_and_leaves_the_output_alone() {
         (
             publish(&|p| {
                 p.properties =
-                    PublishProperties { subscription_identifiers: vec![0].into(), ..properties() }.into()
+                    PublishProperties { subscription_identifiers: vec![0].into(), ..properties() }.into();
             }),
             EncodeError::Value("Subscription Identifier"),
         ),

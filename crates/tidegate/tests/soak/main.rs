@@ -125,7 +125,7 @@ fn soak(wishes: &Wishes, limits: Limits, seed: u64, secs: u64) -> Result<(), Str
     for cycle in 0..cycles {
         let time = Duration::from_secs((secs / cycles).max(4));
         println!("cycle {} of {cycles}, {} s", cycle + 1, time.as_secs());
-        fairness::judge(door, (time / 8).min(Duration::from_secs(8)))?;
+        fairness::judge(door, pid, (time / 8).min(Duration::from_secs(8)))?;
         let crowd = Crowd { tidegate: &tidegate, limits, door };
         crowd.cycle(seed.wrapping_mul(1_000).wrapping_add(cycle), time)?;
         subject::forgotten(&tidegate, descriptors + limits.descriptors_after(), retained);

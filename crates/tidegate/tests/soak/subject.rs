@@ -158,17 +158,17 @@ pub(crate) fn usage(pid: u32) -> (usize, usize) {
     (kib.unwrap_or(0) * KIB, open)
 }
 
-/// How long each worker of a process has run or wanted to.
-pub(crate) fn wanted(pid: u32) -> Vec<Duration> {
+/// How long each worker of a process has run, and waited for a core.
+pub(crate) fn workers(pid: u32) -> Vec<(Duration, Duration)> {
     let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let mut times = Vec::new();
     for task in tasks.flatten() {
         let read = |file| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
         if read("comm").starts_with("worker-") {
-            // nanoseconds on a core, then those in the queue for one
-            let both = read("schedstat");
-            let nanos = both.split_whitespace().take(2).filter_map(|nanos| nanos.parse::<u64>().ok());
-            times.push(Duration::from_nanos(nanos.sum()));
+            let text = read("schedstat");
+            let mut nanos =
+                text.split_whitespace().map(|nanos| Duration::from_nanos(nanos.parse().unwrap_or(0)));
+            times.push((nanos.next().unwrap_or_default(), nanos.next().unwrap_or_default()));
         }
     }
     times

@@ -141,14 +141,17 @@ impl World {
             world.clients.iter().find(missing).map(Client::state)
         })?;
         self.scene.act = Act::Traffic;
-        let (begun, before) = (now(), subject::wanted(pid));
+        let (begun, before) = (now(), subject::workers(pid));
         while self.scene.now < begun + traffic {
             self.turn()?;
         }
         let took = now().saturating_duration_since(begun).as_secs_f64();
-        let wanted = subject::wanted(pid);
-        let busy = wanted.iter().zip(&before).map(|(after, before)| (*after - *before).as_secs_f64() / took);
-        let busy = busy.collect();
+        let after = subject::workers(pid);
+        // on a core, or in the queue for one
+        let worked = |(after, before): (&(Duration, Duration), &(Duration, Duration))| {
+            (after.0 + after.1).saturating_sub(before.0 + before.1).as_secs_f64() / took
+        };
+        let busy = after.iter().zip(&before).map(worked).collect();
         self.scene.act = Act::Draining;
         let stopped = now();
         self.until("everything is acknowledged and has arrived", PATIENCE, Self::unsettled)?;
