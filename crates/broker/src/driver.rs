@@ -24,6 +24,7 @@ use runtime::events::Event;
 use runtime::lifecycle::Shutdown;
 use runtime::mailbox::Receiver;
 use runtime::rate::SharedBucket;
+use runtime::workers::after_the_others;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -372,7 +373,7 @@ impl Socket {
                 }
             }
         }
-        after_the_others(cx);
+        after_the_others(cx.waker());
         Poll::Pending
     }
 
@@ -446,15 +447,6 @@ enum Next {
     Wait,
     /// Close the socket, for this reason.
     End(&'static str),
-}
-
-/// Polls the task again once everything that is ready had its turn and the kernel was asked what else is. A task that wakes
-/// itself at once is polled up to 60 times before the runtime looks at its sockets: a few floods, and whoever sends one
-/// message waits for 60 of their turns.
-fn after_the_others(cx: &mut Context<'_>) {
-    // at its first poll it hands the waker to the runtime
-    let turn = std::pin::pin!(tokio::task::yield_now());
-    let _ = turn.poll(cx);
 }
 
 /// Ends turns: flushes and hands over.

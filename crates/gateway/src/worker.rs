@@ -25,7 +25,7 @@ use runtime::clock::Clock;
 use runtime::events::{Event, Events};
 use runtime::mailbox;
 use runtime::timer_wheel::{DEFAULT_TICK, Wheel};
-use runtime::workers::WorkerId;
+use runtime::workers::{WorkerId, after_the_others};
 use slab::Slab;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{AbortHandle, spawn_local};
@@ -188,7 +188,7 @@ impl Worker {
                 }
                 Poll::Pending => {
                     if !self.again.borrow().is_empty() {
-                        cx.waker().wake_by_ref();
+                        after_the_others(cx.waker());
                     }
                     return Poll::Pending;
                 }
@@ -196,7 +196,7 @@ impl Worker {
         }
         // Others have their turn first.
         self.again.borrow_mut().append(&mut due);
-        cx.waker().wake_by_ref();
+        after_the_others(cx.waker());
         Poll::Pending
     }
 
@@ -212,7 +212,7 @@ impl Worker {
             Some(Turn::Again) => {
                 self.again.borrow_mut().push(key);
                 if let Some(turner) = &*self.turner.borrow() {
-                    turner.wake_by_ref();
+                    after_the_others(turner);
                 }
             }
             Some(Turn::Over(end)) => self.end(&session, end),

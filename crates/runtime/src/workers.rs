@@ -11,6 +11,7 @@ use std::future::Future;
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Waker};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -25,6 +26,15 @@ const STOP_WAIT: Duration = Duration::from_secs(5);
 const BLOCKING_WAIT: Duration = Duration::from_millis(500);
 /// A worker's thread holds deep futures of many roles; the default of 2 MiB is kept on purpose and named here.
 const STACK_BYTES: usize = 2 * 1024 * 1024;
+
+/// Wakes once everything that is ready had its turn and the kernel was asked what else is; to be called on a worker. A task that
+/// wakes itself at once is polled up to 60 times before the runtime looks at its sockets: a few floods, and whoever sends
+/// one message waits for 60 of their turns.
+pub fn after_the_others(waker: &Waker) {
+    // at its first poll it hands the waker to the runtime
+    let turn = std::pin::pin!(tokio::task::yield_now());
+    let _ = turn.poll(&mut Context::from_waker(waker));
+}
 
 thread_local! {
     static CURRENT: Cell<Option<WorkerId>> = const { Cell::new(None) };

@@ -20,7 +20,6 @@ use std::task::{Context, Poll, ready};
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 
 use readiness::{Readiness, Told};
@@ -84,11 +83,10 @@ impl Reactor {
         let mut guard = ready!(self.0.epoll.poll_read_ready(cx))?;
         let mut events = self.0.events.borrow_mut();
         events.clear();
-        match epoll::wait(self.0.epoll.get_ref(), rustix::buffer::spare_capacity(&mut events), Some(&AT_ONCE))
-        {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Poll::Ready(Err(error.into())),
-        }
+        let wait = || {
+            epoll::wait(self.0.epoll.get_ref(), rustix::buffer::spare_capacity(&mut events), Some(&AT_ONCE))
+        };
+        rustix::io::retry_on_intr(wait)?;
         if events.len() < CROWD {
             // What comes from now on is an edge of epoll's own descriptor. After a crowd of events there are more by the
             // time they are dealt with: asking again is cheaper than to be told.
