@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use mqtt::packet::{Packet, SubscriptionOptions};
+use mqtt::packet::{Packet, Publish, SubscriptionOptions};
 use mqtt::{QoS, ReasonCode, Version};
 use runtime::events::Event;
 
@@ -74,6 +74,68 @@ fn a_client_as_slow_as_its_messages_costs_no_more_than_what_it_has_not_taken() {
         assert!(held <= 300_000, "{held}");
     }
     assert!(w.workers[worker].conn(id).unwrap().unsent() > 0, "the buffer was never empty");
+}
+
+/// Reads and acknowledges until nothing comes any more.
+fn finish_flows(w: &mut World, peer: Peer) {
+    loop {
+        w.run();
+        let packets = peer.read(w);
+        if packets.is_empty() {
+            return;
+        }
+        for packet in packets {
+            let answer = match packet {
+                Packet::Publish(Publish { qos: QoS::AtLeastOnce, packet_id: Some(id), .. }) => {
+                    Packet::Puback(ack(id.get()))
+                }
+                Packet::Publish(Publish { qos: QoS::ExactlyOnce, packet_id: Some(id), .. }) => {
+                    Packet::Pubrec(ack(id.get()))
+                }
+                Packet::Pubrel(ack) => Packet::Pubcomp(ack),
+                Packet::Pubrec(ack) => Packet::Pubrel(ack),
+                _ => continue,
+            };
+            peer.send(w, answer);
+        }
+    }
+}
+
+/// A burst is over when its client has taken it: what it took of memory is not left with an idle connection.
+#[test]
+fn after_a_burst_an_idle_connection_holds_no_buffer() {
+    let mut w = bounded(|_| {});
+    let sub = Peer::clean(&mut w, "sub");
+    sub.subscribe(&mut w, "a/+", QoS::ExactlyOnce);
+    let publisher = Peer::clean(&mut w, "pub");
+    w.set_window(sub.link, 0);
+    for n in 1..=500 {
+        let qos = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][usize::from(n % 3)];
+        let id = if qos == QoS::AtMostOnce { 0 } else { n };
+        let mut bytes = Vec::new();
+        let publish = Packet::Publish(message("a/b", qos, id, &[0; 3_000]));
+        mqtt::codec::encode::encode(&publish, Version::V5, &mut bytes).unwrap();
+        // what comes first ends inside the packet
+        for piece in bytes.chunks(usize::from(n) * 6) {
+            w.write(publisher.link, piece);
+            w.run();
+        }
+        finish_flows(&mut w, publisher);
+    }
+    let (worker, id) = w.conn_id(sub.link);
+    assert!(w.workers[worker].conn(id).unwrap().out.capacity() > 0, "it waits for its client");
+    w.set_window(sub.link, usize::MAX);
+    finish_flows(&mut w, sub);
+    for peer in [sub, publisher] {
+        let (worker, id) = w.conn_id(peer.link);
+        let conn = w.workers[worker].conn(id).unwrap();
+        assert_eq!((conn.out.capacity(), conn.acks.capacity()), (0, 0));
+        assert!(conn.tail.is_none());
+        let session = conn.session.as_ref().unwrap();
+        assert!(session.backlog.is_none());
+        assert!(session.outbound.is_empty() && session.inbound.is_empty());
+        assert_eq!(session.incoming.ids().count(), 0);
+    }
 }
 
 /// A worker that is behind has a bounded number of bytes in its mailbox, however few batches they are.
