@@ -60,7 +60,7 @@ const KINDS: [Kind; 4] = [
     },
     Kind {
         name: "+/a/#",
-        filter: |n| format!("+/{:07}/#", n),
+        filter: |n| format!("+/{n:07}/#"),
         topic: |n| format!("site-{:02}/{:07}/state", n % 50, n),
     },
 ];
