@@ -94,7 +94,8 @@ fn is_everything(wishes: &Wishes) -> bool {
 }
 
 fn accept(record: &mut Record, counts: &[(String, f64)], wishes: &Wishes) -> usize {
-    let accepted = counts.iter().filter(|(row, _)| named(row, &wishes.accept));
+    let known: Vec<String> = counts.iter().map(|(row, _)| row.clone()).collect();
+    let accepted = counts.iter().filter(|(row, _)| named(row, &wishes.accept, &known));
     accepted.map(|(row, count)| record.set(row, *count)).count()
 }
 
@@ -141,15 +142,19 @@ fn parse(arguments: &[String]) -> Result<Wishes, String> {
 fn selected(known: &[String], wishes: &Wishes) -> Result<Vec<String>, String> {
     let wished: Vec<String> = wishes.rows.iter().chain(&wishes.accept).cloned().collect();
     if let Some(wish) =
-        wished.iter().find(|wish| !known.iter().any(|row| named(row, std::slice::from_ref(wish))))
+        wished.iter().find(|wish| !known.iter().any(|row| named(row, std::slice::from_ref(wish), known)))
     {
         return Err(format!("{wish:?} names no row; `cargo xtask guards --list` names them"));
     }
-    Ok(known.iter().filter(|row| wished.is_empty() || named(row, &wished)).cloned().collect())
+    Ok(known.iter().filter(|row| wished.is_empty() || named(row, &wished, known)).cloned().collect())
 }
 
-fn named(row: &str, wishes: &[String]) -> bool {
-    wishes.iter().any(|wish| wish == ALL || row.starts_with(wish.as_str()))
+/// Whether one of the wishes means the row: its name, or the beginning of it. A wish that is the whole name of a row means no other.
+fn named(row: &str, wishes: &[String], known: &[String]) -> bool {
+    wishes.iter().any(|wish| {
+        let whole = known.contains(wish);
+        wish == ALL || if whole { row == wish } else { row.starts_with(wish.as_str()) }
+    })
 }
 
 #[cfg(test)]
@@ -171,6 +176,7 @@ mod tests {
         assert_eq!(selected("").unwrap(), known);
         assert_eq!(selected("--row deliver").unwrap(), known[1..]);
         assert_eq!(selected("--accept decode/puback").unwrap(), known[..1]);
+        assert_eq!(selected("--accept deliver/q0_to_1").unwrap(), known[1..2], "and not q0_to_10");
         assert_eq!(selected("--accept all").unwrap(), known);
         assert_eq!(selected("--row deliver/q0_to_10 --accept dec").unwrap(), [&*known[0], &*known[2]]);
         assert!(selected("--row encode").unwrap_err().starts_with("\"encode\" names no row"));

@@ -70,7 +70,11 @@ fn main() {
         std::process::exit(2);
     });
     let gateway = if wishes.gateway { " --gateway" } else { "" };
-    println!("seed {}; the same again with `cargo xtask soak --seed {}{gateway}`", wishes.seed, wishes.seed);
+    let workers: String = wishes.workers.iter().map(|workers| format!(" --workers {workers}")).collect();
+    println!(
+        "seed {}; the same again with `cargo xtask soak --seed {} --secs {} --cycle {}{workers}{gateway}`",
+        wishes.seed, wishes.seed, wishes.secs, wishes.cycle
+    );
     let share = wishes.secs / wishes.workers.len() as u64;
     for (part, workers) in wishes.workers.iter().enumerate() {
         let limits = Limits::new(*workers, wishes.gateway);

@@ -200,6 +200,7 @@ fn peers() -> Vec<Scenario> {
         )
         .bars(&[Bar::Times(1.0 + LATENCY_NOISE, "null server")])
         .paced()
+        .no_delay()
         .null_too(),
         Scenario::new(
             Row::new("connect10k", "connect", "CPU-µs"),
@@ -352,7 +353,7 @@ fn by_load(names: &[Names; LEVELS.len()], whose: Whose) -> Scenario {
         rows: names.iter().flat_map(level).collect(),
         fields: Vec::new(),
         load: Load::Levels(TWENTY, whose),
-        setup: Setup { priority, ..PINNED },
+        setup: Setup { priority, no_delay: true, ..PINNED },
         null: true,
     }
 }
