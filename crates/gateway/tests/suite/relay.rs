@@ -1,5 +1,10 @@
 //! What one side sends, the other gets: bytes, half-closes, pressure, ends.
 
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
 use api::gateway::{Connection, GatewayAdmin};
 use runtime::events::Event;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -237,4 +242,53 @@ async fn a_requested_shutdown_stops_accepting_and_keeps_connections() {
     assert!(running.gateway.apply(crate::harness::parse(&text)).is_err(), "too late for a new configuration");
     client.write_all(b"still").await.unwrap();
     expect(&mut server, b"still").await;
+}
+
+/// Devices that send as fast as they can do not keep their worker from another one's few bytes.
+#[tokio::test]
+async fn floods_do_not_keep_a_worker_from_another_device() {
+    const FLOODS: usize = 16;
+    // a worker that looks at its sockets only after 60 turns of its floods moves seven times as much
+    const MEANWHILE: usize = 1 << 30;
+    let broker = Broker::start().await;
+    let running = Running::start(&config("", "", &[broker.address]));
+    let (moved, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let mut threads = Vec::new();
+    for number in 0..FLOODS {
+        let hello = hello(&format!("flood-{number}")).bytes();
+        let client = device(running.address(), &hello).await.into_std().unwrap();
+        let server = broker.accept_with(&hello).await.into_std().unwrap();
+        client.set_nonblocking(false).unwrap();
+        server.set_nonblocking(false).unwrap();
+        let over = Arc::clone(&over);
+        threads.push(thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) && (&client).write_all(&[0; 65_536]).is_ok() {}
+        }));
+        let moved = Arc::clone(&moved);
+        threads.push(thread::spawn(move || {
+            let mut buffer = vec![0; 65_536];
+            while let Ok(count @ 1..) = (&server).read(&mut buffer) {
+                moved.fetch_add(count, Ordering::Relaxed);
+            }
+        }));
+    }
+    let quiet_hello = hello("quiet").bytes();
+    let mut quiet = device(running.address(), &quiet_hello).await;
+    let mut server = broker.accept_with(&quiet_hello).await;
+    eventually(|| (moved.load(Ordering::Relaxed) > 64 << 20).then_some(())).await;
+    let mut meanwhile = Vec::new();
+    for _ in 0..9 {
+        let before = moved.load(Ordering::Relaxed);
+        quiet.write_all(b"?").await.unwrap();
+        expect(&mut server, b"?").await;
+        server.write_all(b"!").await.unwrap();
+        expect(&mut quiet, b"!").await;
+        meanwhile.push(moved.load(Ordering::Relaxed) - before);
+    }
+    over.store(true, Ordering::Relaxed);
+    meanwhile.sort_unstable();
+    assert!(meanwhile[4] < MEANWHILE, "bytes of floods while a device waited, nine times: {meanwhile:?}");
+    for thread in threads {
+        thread.join().unwrap();
+    }
 }
