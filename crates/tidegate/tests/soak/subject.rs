@@ -13,7 +13,7 @@ const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
 /// What the program takes with nobody connected: code, buffers of the workers, what the allocator keeps.
-const PROGRAM: usize = 96 * MIB;
+const PROGRAM: usize = 64 * MIB;
 /// Bytes of log frames that wait for the engine, and of messages for other workers, for each worker.
 const BETWEEN: usize = 16 * MIB;
 /// Bytes of the id by which the log knows a repetition of a frame, in a table that doubles, and how many a shard keeps.
@@ -61,14 +61,16 @@ impl Limits {
         // what it has not finished reading and the last message above a bound are packets
         let client = CLIENT + self.max_queued_bytes + self.max_outbound_bytes + 2 * self.max_packet_size;
         let relayed = if self.gateway { 256 * KIB } else { 0 };
-        self.memory_after(frames)
-            + self.shards * (self.max_log_bytes + self.max_log_bytes / 4)
-            + clients * (client + relayed)
+        self.memory_after(frames) + clients * (client + relayed)
     }
 
-    /// Bytes that it may keep when everybody has gone: what outlives clients by design, and what the allocator keeps.
+    /// Bytes that it may keep when everybody has gone: what outlives clients by design, and what the allocator keeps of the log.
+    /// It is free, and glibc gives it back only when it is asked to.
     pub(crate) fn memory_after(&self, frames: usize) -> usize {
-        PROGRAM + self.workers * BETWEEN + ID * frames.min(self.shards * IDS)
+        PROGRAM
+            + self.workers * BETWEEN
+            + self.shards * (self.max_log_bytes + self.max_log_bytes / 4)
+            + ID * frames.min(self.shards * IDS)
     }
 
     /// Descriptors that a gateway keeps when everybody has gone: 64 pipes for each worker.

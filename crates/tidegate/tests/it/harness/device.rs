@@ -199,6 +199,7 @@ impl Device {
                     None => self.buffer.extend_from_slice(&chunk[..count]),
                 },
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("no packet within {DEADLINE:?}: {error} ({at})"),
             }
         }
