@@ -126,14 +126,13 @@ pub(crate) fn covers(pattern: &str, filter: &str) -> bool {
         // wildcards in the first place match no topic that begins with `$` [MQTT-4.7.2-1]
         return false;
     }
-    if pattern == "+/#" && filter == "#" {
-        // every topic has a first level
-        return true;
-    }
     let (mut wide, mut narrow) = (pattern.split('/'), filter.split('/'));
+    // what `#` and `/#` match has one level more at least: the empty text is no topic [MQTT-4.7.3-1]
+    let goes_on = matches!(filter, "#" | "/#");
     loop {
         match (wide.next(), narrow.next()) {
             (Some("#"), _) | (None, None) => return true,
+            (Some("+"), Some("#")) if goes_on => return wide.next() == Some("#"),
             (Some(_), Some("#")) => return false,
             (Some(level), Some(name)) if level == "+" || level == name => {}
             _ => return false,
@@ -148,10 +147,15 @@ pub(crate) fn overlap(one: &str, other: &str) -> bool {
         return false;
     }
     let (mut ones, mut others) = (one.split('/'), other.split('/'));
+    // whether what both match so far is nothing but one empty level: that is no topic, and `/#` matches it only as its parent
+    let mut empty = None;
     loop {
         match (ones.next(), others.next()) {
+            (None, Some("#")) | (Some("#"), None) => return empty != Some(true),
             (Some("#"), _) | (_, Some("#")) | (None, None) => return true,
-            (Some(a), Some(b)) if a == b || a == "+" || b == "+" => {}
+            (Some(a), Some(b)) if a == b || a == "+" || b == "+" => {
+                empty = Some(empty.is_none() && (a.is_empty() || b.is_empty()));
+            }
             _ => return false,
         }
     }
@@ -248,6 +252,14 @@ mod tests {
             last = next;
         }
         all
+    }
+
+    /// `/#` matches `/` and what is below, and the empty text is no topic [MQTT-4.7.3-1].
+    #[test]
+    fn an_empty_first_level_alone_is_no_topic() {
+        assert!(covers("/+/#", "/#") && covers("+/+/#", "/#") && covers("+/#", "#") && !covers("+/+/#", "#"));
+        assert!(!overlap("+", "/#") && !overlap("/#", "+"));
+        assert!(overlap("+/+", "/#") && overlap("+/#", "/#") && overlap("a", "a/#") && overlap("+", "+/#"));
     }
 
     proptest! {
