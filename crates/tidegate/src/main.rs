@@ -4,6 +4,7 @@ mod config;
 mod demo;
 mod import;
 mod manual;
+mod memory;
 mod process;
 mod run;
 

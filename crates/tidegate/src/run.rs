@@ -20,6 +20,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{self, Config};
+use crate::memory::MemoryMetrics;
 use crate::process::{EventMetrics, Inner, Process};
 
 /// How long clients may take to be told good-bye and sessions to be written back. A second signal ends the wait.
@@ -162,6 +163,7 @@ impl Ground {
         let events = Events::new(clock.clone(), events::DEFAULT_CAPACITY);
         let metrics = Registry::new();
         metrics.register(Arc::new(EventMetrics(events.clone())));
+        metrics.register(Arc::new(MemoryMetrics));
         let readiness = Readiness::new();
         readiness.declare("started");
         let workers = Workers::start(workers, clock.clone())?;

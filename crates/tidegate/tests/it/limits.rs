@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use mqtt::packet::Packet;
+use mqtt::packet::{Connect, Packet};
 use mqtt::{QoS, Version};
 
 use crate::harness::device::{connect, message, payload};
@@ -75,4 +75,31 @@ fn a_flood_of_messages_is_slowed_down_and_none_is_lost() {
     assert!(process.metric("tidegate_broker_client_throttles_total{limit=\"messages_rate\"}") >= 1.0);
     let event = process.event("client_throttled", |event| event["limit"] == "messages_rate");
     assert_eq!(event["clientid"], "flood");
+}
+
+/// An operator looks at resident memory; a burst that is over must not stand there until the next restart.
+#[test]
+fn memory_of_a_burst_goes_back_to_the_system() {
+    const MIB: f64 = 1024.0 * 1024.0;
+    let process = Site::new("node1").broker("max_queued_bytes = \"128MiB\"", "").start();
+    let [allocated, resident] = ["allocated", "resident"].map(|what| format!("tidegate_memory_{what}_bytes"));
+    let durable = Connect { clean_start: false, ..connect(Version::V311, "away") };
+    let mut away = Device::connect(process.mqtt(), &durable);
+    away.subscribe("t", QoS::AtLeastOnce);
+    away.goodbye();
+    let before = (process.metric(&allocated), process.metric(&resident));
+    let mut publisher = Device::connect(process.mqtt(), &connect(Version::V311, "burst"));
+    let text = "x".repeat(16 * 1024);
+    for _ in 0..4_000 {
+        publisher.publish(message("t", &text, QoS::AtLeastOnce));
+    }
+    let burst = process.metric(&allocated);
+    assert!(burst > before.0 + 60.0 * MIB, "62 MiB of messages wait: {burst} after {before:?}");
+    assert!(process.metric(&resident) > before.1 + 60.0 * MIB);
+    // a clean session of the same name ends the one that they waited for [MQTT-3.1.2-4]
+    Device::connect(process.mqtt(), &connect(Version::V311, "away")).goodbye();
+    eventually("nothing of it in use", || (process.metric(&allocated) < before.0 + 4.0 * MIB).then_some(()));
+    eventually("nothing of it resident", || {
+        (process.metric(&resident) < before.1 + 16.0 * MIB).then_some(())
+    });
 }
