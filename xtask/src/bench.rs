@@ -6,15 +6,18 @@
 //! works: it starts programs, asks an instrument, and does sums.
 
 mod broker;
+pub(crate) mod derived;
 mod figures;
 mod gateway;
 mod idle;
 pub(crate) mod load;
 mod machine;
 mod process;
+mod readme;
 mod report;
-pub(crate) mod scaling;
+mod scaling;
 mod sticky;
+mod tables;
 mod tools;
 
 use std::path::PathBuf;
@@ -67,7 +70,41 @@ impl Suite {
             Self::Sticky => "sticky",
         }
     }
+
+    /// What it asks.
+    const fn what(self) -> &'static str {
+        match self {
+            Self::Peers => "the broker beside its peers, in the rows whose bars were set first",
+            Self::Loads => "payloads, properties, groups, transports, storms, slow consumers",
+            Self::Kept => "what a filter, a retained message, a waiting message takes",
+            Self::Latency => "latency at shares of a rate that saturates",
+            Self::Workers => "one worker and two",
+            Self::Gateway => "the gateway beside HAProxy, nginx and a bare relay",
+            Self::Sticky => "whether clients come back to their server; no rows, always whole",
+        }
+    }
+
+    /// Its tables with all rows and no number.
+    fn tables(self) -> Vec<Table> {
+        match self {
+            Self::Gateway => vec![gateway::table()],
+            Self::Sticky => Vec::new(),
+            of_the_broker => broker::tables(of_the_broker),
+        }
+    }
 }
+
+const OPTIONS: &str = "\
+cargo xtask bench [SUITE]... [--reps 3] [--secs 2] [--quick] [--row ROW]... [--write] [--binary FILE] [--list]
+    SUITE     all (what is meant without one), broker (the first five below), or any of the names below
+    --reps    turns: each runs every row with every contestant once
+    --secs    seconds of load in a run
+    --quick   1 s of load, and two runs in place of five for a latency
+    --row     this row only, once for each; rows that one run gives come together
+    --write   put whole tables into docs/BENCHMARKS.md, and what follows from them into README.md and docs/SCALING.md
+    --binary  measure this in place of a fresh release build
+    --list    these words, every suite and every row with its bar
+";
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,6 +122,8 @@ struct Wishes {
     write: bool,
     /// Runs of a latency row in each turn; the best of them counts.
     tries: usize,
+    /// Whether only to say what there is.
+    list: bool,
 }
 
 impl Default for Wishes {
@@ -97,6 +136,7 @@ impl Default for Wishes {
             binary: None,
             write: false,
             tries: LATENCY_TRIES,
+            list: false,
         }
     }
 }
@@ -110,6 +150,10 @@ impl Wishes {
 /// Measures, prints, and writes if asked to. An error if nothing could be measured; a row that we lose is a result.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<(), String> {
     let wishes = parse(arguments)?;
+    if wishes.list {
+        println!("{}", list(&wishes.suites));
+        return Ok(());
+    }
     if wishes.write && !wishes.rows.is_empty() {
         return Err("--write takes whole tables; leave out --row".to_owned());
     }
@@ -131,9 +175,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<(), Str
         }
     }
     if wishes.write
-        && let Err(reason) = scaling::run(workspace)
+        && let Err(reason) = derived::run(workspace)
     {
-        println!("docs/SCALING.md is left as it is: {reason}");
+        println!("README.md and docs/SCALING.md are left as they are: {reason}");
     }
     Ok(())
 }
@@ -191,12 +235,16 @@ fn parse(arguments: &[String]) -> Result<Wishes, String> {
             "--binary" => wishes.binary = Some(value()?.into()),
             "--write" => wishes.write = true,
             "--quick" => (wishes.secs, wishes.tries) = (QUICK_SECS, QUICK_TRIES),
+            "--list" | "--help" | "-h" => wishes.list = true,
             word => match Suite::ALL.into_iter().find(|suite| suite.name() == word) {
                 Some(suite) => suites.push(suite),
                 None => {
                     let names: Vec<_> = Suite::ALL.iter().map(|suite| suite.name()).collect();
-                    let names = names.join(", ");
-                    return Err(format!("{word:?} is neither a suite (all, broker, {names}) nor an option"));
+                    return Err(format!(
+                        "{word:?} is neither a suite (all, broker, {}) nor an option (--reps, --secs, --quick, \
+                         --row, --write, --binary, --list)",
+                        names.join(", ")
+                    ));
                 }
             },
         }
@@ -204,7 +252,29 @@ fn parse(arguments: &[String]) -> Result<Wishes, String> {
     if !suites.is_empty() {
         wishes.suites = Suite::ALL.into_iter().filter(|suite| suites.contains(suite)).collect();
     }
+    require_rows(&wishes)?;
     Ok(wishes)
+}
+
+/// Every row that is named must be one of the suites that are measured.
+fn require_rows(wishes: &Wishes) -> Result<(), String> {
+    let tables: Vec<_> = wishes.suites.iter().flat_map(|suite| suite.tables()).collect();
+    let known: Vec<_> = tables.iter().flat_map(|table| &table.rows).map(|row| row.name).collect();
+    match wishes.rows.iter().find(|row| !known.contains(&row.as_str())) {
+        Some(row) if known.is_empty() => Err(format!("--row {row:?}: what is measured has no rows")),
+        Some(row) => Err(format!("--row {row:?} is none of {}", known.join(", "))),
+        None => Ok(()),
+    }
+}
+
+/// The options, and the suites with their rows.
+fn list(suites: &[Suite]) -> String {
+    let mut text = OPTIONS.to_owned();
+    for suite in suites {
+        text += &format!("\n{}: {}\n", suite.name(), suite.what());
+        text.extend(suite.tables().iter().map(Table::list));
+    }
+    text.trim_end().to_owned()
 }
 
 fn number(name: &str, text: &str, range: std::ops::RangeInclusive<f64>) -> Result<f64, String> {
@@ -249,6 +319,7 @@ mod tests {
             binary: Some("b".into()),
             write: true,
             tries: LATENCY_TRIES,
+            list: false,
         };
         assert_eq!(read, expected);
         assert_eq!((wishes("--quick").unwrap().secs, wishes("--quick").unwrap().tries), (1.0, 2));
@@ -258,8 +329,23 @@ mod tests {
     #[test]
     fn what_is_no_option_is_refused_with_what_is() {
         assert!(wishes("brokers").unwrap_err().contains("all, broker, peers,"));
+        assert!(wishes("gateway --row 10x10").unwrap_err().starts_with("--row \"10x10\" is none of storm, "));
+        assert!(wishes("sticky --row storm").unwrap_err().ends_with("has no rows"));
+        assert!(wishes("peers kept --row filters1m_bytes").is_ok());
         assert_eq!(wishes("--reps 0").unwrap_err(), "--reps \"0\": a number from 1 to 100");
         assert_eq!(wishes("--secs").unwrap_err(), "--secs needs a value");
+    }
+
+    #[test]
+    fn the_list_has_every_suite_and_row_and_no_name_twice() {
+        let text = list(&Suite::ALL);
+        let tables: Vec<_> = Suite::ALL.into_iter().flat_map(Suite::tables).collect();
+        let mut names = std::collections::HashSet::new();
+        for row in tables.iter().flat_map(|table| &table.rows) {
+            assert!(names.insert(row.name), "{} names two rows", row.name);
+            assert!(text.contains(&format!("\n    {:<20} {}", row.name, row.what)), "{text}");
+        }
+        assert!(Suite::ALL.iter().all(|suite| text.contains(&format!("\n{}: ", suite.name()))), "{text}");
     }
 
     #[test]

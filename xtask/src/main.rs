@@ -31,14 +31,14 @@ cargo xtask guards [--row ROW]... [--accept ROW]... [--list]
 cargo xtask soak [--secs 600] [--seed N] [--workers N]... [--gateway] [--cycle 60] [--binary FILE]
     Drive the release binary at saturation with clients that are slow and dying, by a printed seed, and hold what
     arrives against an exact oracle; memory, descriptors and every account as well. With one worker and with two.
-cargo xtask bench [all|broker|gateway|sticky]... [--reps 3] [--secs 2] [--quick] [--row NAME]... [--write]
-                  [--binary FILE]
+cargo xtask bench [SUITE]... [--reps 3] [--secs 2] [--quick] [--row ROW]... [--write] [--binary FILE] [--list]
     Measure our release binary beside its peers, in turns and on pinned cores; --write puts the tables into
-    docs/BENCHMARKS.md, --quick halves the time. Parts of `broker`: peers, loads, kept, latency, workers.
+    docs/BENCHMARKS.md, --quick halves the time, --list says which suites and rows there are.
 cargo xtask load pairs|filters|retained|offline|unacknowledged|storm --port N --pid N [--OPTION VALUE]...
     One load of `bench` against a broker on loopback; its answer is a line of JSON.
-cargo xtask scaling
-    Compute the tables of docs/SCALING.md from those of docs/BENCHMARKS.md; `bench --write` does it too.";
+cargo xtask figures
+    Compute README's ratios and the tables of docs/SCALING.md from those of docs/BENCHMARKS.md; `bench --write` does it
+    too, and `tidy` says where they differ.";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -62,7 +62,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
         "bench" => bench::run(&Workspace::open()?, rest),
         "guards" => guards::run(&Workspace::open()?, rest),
         "load" => bench::load::run(rest),
-        "scaling" if rest.is_empty() => bench::scaling::run(&Workspace::open()?),
+        "figures" if rest.is_empty() => bench::derived::run(&Workspace::open()?),
         "clauses" => clauses::run(&Workspace::open()?, rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");

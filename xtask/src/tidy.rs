@@ -5,6 +5,7 @@
 //! test` and as a test of this crate.
 
 mod code;
+mod figures;
 mod layers;
 mod lengths;
 mod manifests;
@@ -63,6 +64,7 @@ const RULES: &[Rule] = &[
     Rule { name: "sleep in a test", check: code::check_sleeps },
     Rule { name: "clause id", check: clauses::check_ids },
     Rule { name: "clause table", check: clauses::check_table },
+    Rule { name: "figure", check: figures::check },
     Rule { name: "machine path", check: text::check_machine_paths },
     Rule { name: "white space", check: text::check_white_space },
     Rule { name: "map", check: text::check_map },

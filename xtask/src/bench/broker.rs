@@ -23,6 +23,18 @@ pub(super) fn measure(bench: &Bench, wishes: &Wishes, suite: Suite) -> String {
     tables.filter(|table| !table.rows.is_empty()).map(|table| table.markdown()).collect::<Vec<_>>().join("\n")
 }
 
+/// The tables of one of the broker's suites with all rows and no number.
+pub(super) fn tables(suite: Suite) -> Vec<Table> {
+    scenarios::parts(suite, true).iter().map(table_of).collect()
+}
+
+fn table_of(part: &Part) -> Table {
+    let contestants = part.contestants.iter().map(|(_, contestant)| contestant.clone());
+    let mut table = Table::new(part.title, contestants.collect());
+    table.rows = part.scenarios.iter().flat_map(|scenario| scenario.rows.clone()).collect();
+    table
+}
+
 struct Run<'a> {
     bench: &'a Bench,
     wishes: &'a Wishes,
@@ -32,8 +44,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn table(&self, part: &Part) -> Table {
-        let contestants = part.contestants.iter().map(|(_, contestant)| contestant.clone());
-        let mut table = Table::new(part.title, contestants.collect());
+        let mut table = table_of(part);
         let groups: Vec<_> = part.scenarios.iter().map(|scenario| scenario.rows.clone()).collect();
         in_turns(&mut table, &groups, self.wishes, |group, contestant| {
             let (scenario, broker) = (&part.scenarios[group], part.contestants[contestant].0);

@@ -261,9 +261,11 @@ impl Table {
         };
         let (others, compared) = (others(|_| true), others(|role| role != Role::Nothing));
         let name = |place: usize| self.contestants[place].name.clone();
-        let mut head = vec![String::new(), "row".to_owned(), "unit".to_owned(), "bar".to_owned(), name(ours)];
+        let mut head = ["", "row", "unit", "bar"].map(str::to_owned).to_vec();
+        head.push(name(ours));
         head.extend(others.iter().map(|&place| name(place)));
         head.extend(compared.iter().map(|&place| format!("ours / {}", name(place))));
+        head.push(super::tables::NAME.to_owned());
         let mut lines = vec![head];
         for row in &self.rows {
             let sign = self.reached(row).map_or("", sign);
@@ -273,9 +275,20 @@ impl Table {
                 Spread::of(row.values(place)).map_or_else(|| "–".to_owned(), |spread| figure(spread.median))
             }));
             cells.extend(compared.iter().map(|&place| ratio(row.ratios(ours, place))));
+            cells.push(row.name.to_owned());
             lines.push(cells);
         }
         format!("### {}\n\n{}{}{}", self.title, grid(&lines), self.additions(), self.notes())
+    }
+
+    /// A line for each row: what `--row` calls it, what it is, its bar.
+    pub(super) fn list(&self) -> String {
+        let line = |row: &Row| {
+            let bar = self.asked(row);
+            let bar = if bar.is_empty() { bar } else { format!(", {bar}") };
+            format!("    {:<20} {} ({}{bar})\n", row.name, row.what, row.unit)
+        };
+        self.rows.iter().map(line).collect()
     }
 
     /// What each contestant adds to nothing, where nothing was measured.
@@ -330,17 +343,17 @@ const fn sign(well: bool) -> &'static str {
 fn ratio(spread: Option<Spread>) -> String {
     spread.map_or_else(
         || "–".to_owned(),
-        |Spread { min, median, max }| format!("{median:.3} ({min:.3}–{max:.3})"),
+        |Spread { min, median, max }| format!("{} ({}–{})", figure(median), figure(min), figure(max)),
     )
 }
 
-/// `≤ mosquitto / 40`, `≤ 1.1 × relay`, `≤ nginx`.
+/// `≤ mosquitto / 40 (0.0250)`, `≤ 1.1 × relay`, `≤ nginx`.
 fn times(limit: f64, name: &str) -> String {
     let parts = (1.0 / limit).round();
     if limit == 1.0 {
         format!("≤ {name}")
     } else if limit < 0.5 && (1.0 / limit - parts).abs() < 1e-6 {
-        format!("≤ {name} / {parts}")
+        format!("≤ {name} / {parts} ({})", figure(limit))
     } else {
         format!("≤ {} × {name}", short(limit))
     }
@@ -352,14 +365,16 @@ fn short(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Three significant digits are more than such a machine can promise.
+/// Three digits that count, which are more than such a machine can promise; a bar of 1/40 and what misses it by a
+/// hundredth differ in the third.
 fn figure(value: f64) -> String {
-    match value.abs() {
-        size if size >= 100.0 => format!("{value:.0}"),
-        size if size >= 10.0 => format!("{value:.1}"),
-        size if size >= 1.0 => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
+    /// Digits behind the point, where a number is smaller than anything that is measured.
+    const MOST: i32 = 6;
+    if value == 0.0 {
+        return "0".to_owned();
     }
+    let behind_point = (2 - value.abs().log10().floor() as i32).clamp(0, MOST);
+    format!("{value:.*}", behind_point as usize)
 }
 
 /// A markdown table whose columns also stand in line when it is read as plain text. The first line is the head.
@@ -457,7 +472,7 @@ mod tests {
         assert_eq!(table.asked(&table.rows[0].clone().with_bars(both)), "≤ 3, ≤ they");
         assert_eq!(table.asked(&table.rows[0].clone().with_noise(0.1)), "≤ 1.1 × they");
         let part: &[Bar] = &[Bar::Times(1.0 / 44.0, "they")];
-        assert_eq!(table.asked(&table.rows[0].clone().with_bars(part)), "≤ they / 44");
+        assert_eq!(table.asked(&table.rows[0].clone().with_bars(part)), "≤ they / 44 (0.0227)");
     }
 
     #[test]
@@ -473,9 +488,9 @@ mod tests {
         let expected = "\
 ### t
 
-|   | row   | unit | bar    | we   | they | others | ours / they         | ours / others |
-|---|-------|------|--------|------|------|--------|---------------------|---------------|
-| ✓ | a row | s    | ≤ they | 1.50 | 12.0 | –      | 0.125 (0.100–0.150) | –             |
+|   | row   | unit | bar    | we   | they | others | ours / they         | ours / others | --row |
+|---|-------|------|--------|------|------|--------|---------------------|---------------|-------|
+| ✓ | a row | s    | ≤ they | 1.50 | 12.0 | –      | 0.125 (0.100–0.150) | –             | r     |
 ";
         assert_eq!(table(&[1.0, 2.0], &[10.0, 2.0 / 0.15]).markdown().replace("11.7", "12.0"), expected);
     }
@@ -506,8 +521,13 @@ mod tests {
     }
 
     #[test]
+    fn a_list_has_every_row_with_its_bar() {
+        assert_eq!(table(&[], &[]).list(), "    r                    a row (s, ≤ they)\n");
+    }
+
+    #[test]
     fn figures_have_three_digits_that_count() {
-        let all = [0.1234, 1.234, 12.34, 123.4, 1234.5].map(figure);
-        assert_eq!(all, ["0.123", "1.23", "12.3", "123", "1234"]);
+        let all = [0.0, 0.002534, 0.02534, 0.1234, 1.234, 12.34, 123.4, 1234.5].map(figure);
+        assert_eq!(all, ["0", "0.00253", "0.0253", "0.123", "1.23", "12.3", "123", "1234"]);
     }
 }

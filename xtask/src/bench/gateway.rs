@@ -127,8 +127,8 @@ const fn priority(paced: bool) -> Priority {
     if paced { Priority::RealTime } else { Priority::Usual }
 }
 
-/// Runs the suite.
-pub(super) fn measure(bench: &Bench, wishes: &Wishes) -> Table {
+/// The suite's table with all rows and no number.
+pub(super) fn table() -> Table {
     let contestants = BALANCERS.map(|(balancer, name)| match balancer {
         Balancer::Tidegate => figures::ours(name),
         Balancer::Haproxy => figures::rival(name),
@@ -136,6 +136,13 @@ pub(super) fn measure(bench: &Bench, wishes: &Wishes) -> Table {
         _ => figures::peer(name),
     });
     let mut table = Table::new("Gateways", contestants.to_vec());
+    table.rows = scenarios().into_iter().map(|scenario| scenario.row).collect();
+    table
+}
+
+/// Runs the suite.
+pub(super) fn measure(bench: &Bench, wishes: &Wishes) -> Table {
+    let mut table = table();
     let scenarios = scenarios();
     let groups: Vec<_> = scenarios.iter().map(|scenario| vec![scenario.row.clone()]).collect();
     in_turns(&mut table, &groups, wishes, |row, contestant| {

@@ -1,30 +1,37 @@
 //! docs/BENCHMARKS.md: words that people write, and between two marks for each suite what was measured last.
 
 use std::fs;
+use std::ops::Range;
 
 use crate::workspace::Workspace;
 
 use super::machine::Facts;
 
-const DOCUMENT: &str = "docs/BENCHMARKS.md";
+pub(super) const DOCUMENT: &str = "docs/BENCHMARKS.md";
 
 /// Puts `tables` and where they come from between the marks of `suite`.
 pub(super) fn write(workspace: &Workspace, suite: &str, facts: &Facts, tables: &str) -> Result<(), String> {
     let path = workspace.root.join(DOCUMENT);
     let text = fs::read_to_string(&path).map_err(|error| format!("{DOCUMENT}: {error}"))?;
-    let text = replaced(&text, suite, &format!("{}\n\n{tables}", facts.line()))?;
+    let text = replaced(&text, suite, &format!("{}\n\n{tables}", facts.line()))
+        .map_err(|mark| format!("{DOCUMENT} has no place for it: {mark}"))?;
     fs::write(&path, text).map_err(|error| format!("{DOCUMENT}: {error}"))?;
     println!("{DOCUMENT} has them");
     Ok(())
 }
 
-/// `text` with `measured` between the marks of `suite`.
-pub(super) fn replaced(text: &str, suite: &str, measured: &str) -> Result<String, String> {
-    let (begin, end) = (format!("<!-- {suite}: begin -->\n"), format!("<!-- {suite}: end -->"));
-    let missing = || format!("{DOCUMENT} has no place for it: `{}` and `{end}`", begin.trim_end());
-    let (head, rest) = text.split_once(&begin).ok_or_else(missing)?;
-    let (_, tail) = rest.split_once(&end).ok_or_else(missing)?;
-    Ok(format!("{head}{begin}\n{}\n\n{end}{tail}", measured.trim()))
+/// `text` with `block` between the marks of `name`; an error is the mark that is not there.
+pub(super) fn replaced(text: &str, name: &str, block: &str) -> Result<String, String> {
+    let place = between(text, name)?;
+    Ok(format!("{}\n{}\n\n{}", &text[..place.start], block.trim(), &text[place.end..]))
+}
+
+/// Where in `text` the block of `name` stands: between its marks.
+pub(super) fn between(text: &str, name: &str) -> Result<Range<usize>, String> {
+    let (begin, end) = (format!("<!-- {name}: begin -->\n"), format!("<!-- {name}: end -->"));
+    let start = text.find(&begin).ok_or_else(|| begin.trim_end().to_owned())? + begin.len();
+    let length = text[start..].find(&end).ok_or(end)?;
+    Ok(start..start + length)
 }
 
 #[cfg(test)]

@@ -3,14 +3,8 @@
 //! Arithmetic only. Every number of the document's tables comes either from a measured row, which is named, or from an
 //! assumption, which stands in a table of its own. Whoever measures again gets the document again.
 
-use std::fs;
-
 use super::figures::grid;
-use super::report::replaced;
-use crate::workspace::Workspace;
-
-const MEASURED: &str = "docs/BENCHMARKS.md";
-const DOCUMENT: &str = "docs/SCALING.md";
+use super::tables::number;
 
 /// Share of its CPU time that a machine is planned for: the rest is for bursts and for the loss of a machine.
 const PLANNED: f64 = 0.5;
@@ -24,85 +18,54 @@ struct Place {
     symbol: &'static str,
     meaning: &'static str,
     unit: &'static str,
-    /// The row as a reader sees it, the column, and what `--row` calls it.
+    suite: &'static str,
+    /// What `--row` calls it.
     row: &'static str,
     column: &'static str,
-    command: &'static str,
 }
 
 const fn place(
     symbol: &'static str,
     meaning: &'static str,
     unit: &'static str,
+    suite: &'static str,
     row: &'static str,
-    command: &'static str,
 ) -> Place {
-    Place { symbol, meaning, unit, row, column: "tidegate", command }
+    Place { symbol, meaning, unit, suite, row, column: "tidegate" }
 }
 
-/// The measured constants, in the order of [`Constants`].
-const PLACES: [Place; 19] = [
-    place("d0", "dense QoS 0: many messages in each read", "µs", "10×10 QoS 0", "peers --row 10x10_q0"),
-    place("d1", "dense QoS 1", "µs", "10×10 QoS 1", "peers --row 10x10_q1"),
-    place("d2", "dense QoS 2", "µs", "10×10 QoS 2", "peers --row 10x10_q2"),
-    place(
-        "s0",
-        "sparse QoS 0: each message alone",
-        "µs",
-        "2,000 pairs, window 1, QoS 0",
-        "loads --row sparse_q0",
-    ),
-    place("s1", "sparse QoS 1", "µs", "2,000 pairs, window 1, QoS 1", "loads --row sparse_q1"),
-    place(
-        "m",
-        "one of 1,000,000 filters, dense QoS 0",
-        "µs",
-        "match one of 1,000,000 filters",
-        "kept --row filters1m",
-    ),
-    place("c", "connect and DISCONNECT", "µs", "connect and DISCONNECT", "loads --row storm"),
-    place("u", "subscribe", "µs", "subscribe, up to 1,000,000 filters", "kept --row filters1m"),
-    place("Bc", "idle connection with a subscription", "bytes", "idle connection", "peers --row idle19k5"),
-    place("Bs", "a further subscription", "bytes", "subscription", "kept --row filters1m"),
-    place("Br", "retained message of 64 B", "bytes", "retained message of 64 B", "kept --row retained_bytes"),
-    place(
-        "Bq",
-        "message of 64 B that waits for a device that is away",
-        "bytes",
-        "message of 64 B for one who is away",
-        "kept --row offline_bytes",
-    ),
-    Place {
-        column: "one worker",
-        ..place("w1", "dense QoS 1, one worker", "µs", "10×10 QoS 1", "workers --row workers_q1")
-    },
-    Place {
-        column: "two workers",
-        ..place("w2", "dense QoS 1, two workers", "µs", "10×10 QoS 1", "workers --row workers_q1")
-    },
-    Place {
-        column: "one worker",
-        ..place(
-            "v1",
-            "sparse QoS 1, one worker",
-            "µs",
-            "2,000 pairs, window 1, QoS 1",
-            "workers --row workers_sparse",
-        )
-    },
-    Place {
-        column: "two workers",
-        ..place(
-            "v2",
-            "sparse QoS 1, two workers",
-            "µs",
-            "2,000 pairs, window 1, QoS 1",
-            "workers --row workers_sparse",
-        )
-    },
-    place("g", "a message through the gateway, alone", "µs", "messages, window 1", "gateway --row window1"),
-    place("gc", "a connect through the gateway", "CPU-s per 10,000", "connects", "gateway --row storm"),
-    place("Bg", "idle connection through the gateway", "KiB", "idle connection", "gateway --row idle"),
+const fn workers(
+    symbol: &'static str,
+    meaning: &'static str,
+    row: &'static str,
+    column: &'static str,
+) -> Place {
+    Place { column, ..place(symbol, meaning, "µs", "workers", row) }
+}
+
+/// The measured constants, in the order of [`Constants`]. CPU-s per million are µs each.
+const PLACES: [Place; 21] = [
+    place("d0", "dense QoS 0: many messages in each read", "µs", "peers", "10x10_q0"),
+    place("d1", "dense QoS 1", "µs", "peers", "10x10_q1"),
+    place("d2", "dense QoS 2", "µs", "peers", "10x10_q2"),
+    place("s0", "sparse QoS 0: each message alone", "µs", "loads", "sparse_q0"),
+    place("s1", "sparse QoS 1", "µs", "loads", "sparse_q1"),
+    place("m", "one of 1,000,000 filters, dense QoS 0", "µs", "kept", "filters1m"),
+    place("c", "connect and DISCONNECT", "µs", "loads", "storm_disconnect"),
+    place("u", "subscribe", "µs", "kept", "filters1m_subscribe"),
+    place("Bc", "idle connection with a subscription", "bytes", "peers", "idle19k5"),
+    place("Bs", "a further subscription", "bytes", "kept", "filters1m_bytes"),
+    place("Br", "retained message of 64 B", "bytes", "kept", "retained_bytes"),
+    place("Bq", "message of 64 B that waits for a device that is away", "bytes", "kept", "offline_bytes"),
+    workers("w1", "dense QoS 1, one worker", "workers_q1", "one worker"),
+    workers("w2", "dense QoS 1, two workers", "workers_q1", "two workers"),
+    workers("v1", "sparse QoS 1, one worker", "workers_sparse", "one worker"),
+    workers("v2", "sparse QoS 1, two workers", "workers_sparse", "two workers"),
+    workers("f1", "10,000 filters, one worker", "workers_wild", "one worker"),
+    workers("f2", "10,000 filters, two workers", "workers_wild", "two workers"),
+    place("g", "a message through the gateway, alone", "µs", "gateway", "window1"),
+    place("gc", "a connect through the gateway", "CPU-s per 10,000", "gateway", "storm"),
+    place("Bg", "idle connection through the gateway", "KiB", "gateway", "idle"),
 ];
 
 /// The values of [`PLACES`]; µs, bytes.
@@ -142,33 +105,19 @@ const FLEET: Fleet = Fleet {
 /// headers of TCP, IP and Ethernet.
 const OVERHEAD: f64 = 40.0 + 10.0 + 4.0 + 2.0 * 78.0;
 
-/// Reads the constants, computes, and writes the tables between their marks.
-pub(crate) fn run(workspace: &Workspace) -> Result<(), String> {
-    let read = |name: &str| {
-        fs::read_to_string(workspace.root.join(name)).map_err(|error| format!("{name}: {error}"))
-    };
-    let constants = Constants::read(&read(MEASURED)?)?;
-    let mut text = read(DOCUMENT)?;
-    for (mark, table) in
-        [("constants", constants.table()), ("machines", constants.machines()), ("fleets", constants.fleets())]
-    {
-        text = replaced(&text, mark, &table).map_err(|_| format!("{DOCUMENT} has no place for {mark}"))?;
-    }
-    fs::write(workspace.root.join(DOCUMENT), text).map_err(|error| format!("{DOCUMENT}: {error}"))?;
-    println!("{DOCUMENT} has them");
-    Ok(())
+/// The tables of the document, by mark.
+pub(super) fn tables(measured: &str) -> Result<[(&'static str, String); 3], String> {
+    let constants = Constants::read(measured)?;
+    Ok([("constants", constants.table()), ("machines", constants.machines()), ("fleets", constants.fleets())])
 }
 
 impl Constants {
     fn read(measured: &str) -> Result<Self, String> {
         let mut values = [0.0; PLACES.len()];
         for (value, place) in values.iter_mut().zip(&PLACES) {
-            *value = cell(measured, place.row, place.column, place.unit).ok_or_else(|| {
-                let suite = place.command.split(' ').next().unwrap_or_default();
-                format!(
-                    "{MEASURED} has no {:?} of {}: `cargo xtask bench {suite} --write`",
-                    place.row, place.column
-                )
+            let Place { suite, row, column, .. } = place;
+            *value = number(measured, row, column).ok_or_else(|| {
+                format!("no {column:?} of the row {row:?}: `cargo xtask bench {suite} --write`")
             })?;
         }
         Ok(Self { values })
@@ -180,12 +129,17 @@ impl Constants {
 
     /// What a message costs more that is handed to another worker, among many: half of the pairs meet one.
     fn handover(&self) -> f64 {
-        ((self.of("w2") - self.of("w1")) / 0.5).max(0.0)
+        self.between("w1", "w2")
     }
 
     /// The same for a message that is alone in its socket.
     fn sparse_handover(&self) -> f64 {
-        ((self.of("v2") - self.of("v1")) / 0.5).max(0.0)
+        self.between("v1", "v2")
+    }
+
+    /// From what a message costs with one worker and with two: what the crossing costs that half of them make.
+    fn between(&self, one: &str, two: &str) -> f64 {
+        ((self.of(two) - self.of(one)) / 0.5).max(0.0)
     }
 
     /// What another filter table costs than a small one: cache misses.
@@ -199,22 +153,22 @@ impl Constants {
     }
 
     fn table(&self) -> String {
-        let mut lines =
-            vec![["", "what", "value", "unit", "cargo xtask bench ..."].map(str::to_owned).to_vec()];
-        for (place, value) in PLACES.iter().zip(self.values) {
-            let cells = [place.symbol, place.meaning, &value.to_string(), place.unit, place.command];
-            lines.push(cells.map(str::to_owned).to_vec());
-        }
-        for (symbol, meaning, value) in [
+        let measured = PLACES.iter().zip(self.values).map(|(place, value)| {
+            let command = format!("{} --row {}", place.suite, place.row);
+            [place.symbol, place.meaning, &value.to_string(), place.unit, &command]
+                .map(str::to_owned)
+                .to_vec()
+        });
+        let computed = [
             ("h", "hand-over to another worker, dense: (w2 − w1) / ½", self.handover()),
             ("hs", "hand-over to another worker, sparse: (v2 − v1) / ½", self.sparse_handover()),
+            ("hf", "hand-over with 10,000 filters: (f2 − f1) / ½", self.between("f1", "f2")),
             ("k", "cache misses of a large table: m − d0", self.misses()),
-        ] {
-            lines.push(
-                [symbol, meaning, &format!("{value:.2}"), "µs", "computed"].map(str::to_owned).to_vec(),
-            );
-        }
-        grid(&lines)
+        ]
+        .map(|(symbol, meaning, value)| {
+            [symbol, meaning, &format!("{value:.2}"), "µs", "computed"].map(str::to_owned).to_vec()
+        });
+        headed(&["", "what", "value", "unit", "cargo xtask bench ..."], measured.chain(computed))
     }
 
     /// What a machine's cores carry.
@@ -229,11 +183,10 @@ impl Constants {
             "gateway: messages/s",
             "gateway: connects/s",
         ];
-        let mut lines = vec![head.map(str::to_owned).to_vec()];
-        for cores in [8.0, 32.0, 64.0] {
+        let machine = |cores: f64| {
             let each_second = |cost: f64| rounded(cores * PLANNED * 1e6 / cost);
             let handover = self.handover() * (cores - 1.0) / cores;
-            lines.push(vec![
+            vec![
                 format!("{cores:.0}"),
                 each_second(self.of("d0") + handover),
                 each_second(self.of("d1") + handover),
@@ -242,9 +195,9 @@ impl Constants {
                 each_second(self.of("c") + self.of("u") * FLEET.subscriptions),
                 each_second(self.of("g")),
                 each_second(self.of("gc") * 100.0),
-            ]);
-        }
-        grid(&lines)
+            ]
+        };
+        headed(&head, [8.0, 32.0, 64.0].into_iter().map(machine))
     }
 
     /// What a fleet needs.
@@ -261,23 +214,22 @@ impl Constants {
             "Gbit/s",
             "machines",
         ];
-        let mut lines = vec![head.map(str::to_owned).to_vec()];
-        for devices in [1e6, 1e7, 1e8] {
+        let fleet = |devices: f64| {
             let needs = self.needs(devices);
-            lines.push(vec![
+            vec![
                 rounded(devices),
                 rounded(needs.messages),
-                number(needs.cores),
-                number(needs.storm_cores),
-                number(needs.memory / GIB),
-                number(devices * SOCKET / GIB),
-                number(needs.gateway_cores),
-                number(needs.gateway_memory / GIB),
-                number(needs.bits / 1e9),
+                figure(needs.cores),
+                figure(needs.storm_cores),
+                figure(needs.memory / GIB),
+                figure(devices * SOCKET / GIB),
+                figure(needs.gateway_cores),
+                figure(needs.gateway_memory / GIB),
+                figure(needs.bits / 1e9),
                 needs.machines(),
-            ]);
-        }
-        grid(&lines)
+            ]
+        };
+        headed(&head, [1e6, 1e7, 1e8].into_iter().map(fleet))
     }
 
     fn needs(&self, devices: f64) -> Needs {
@@ -328,35 +280,10 @@ impl Needs {
     }
 }
 
-/// The number of a row and a column; the first of them whose unit fits, because two tables may name a row alike.
-fn cell(text: &str, row: &str, column: &str, unit: &str) -> Option<f64> {
-    let cells = |line: &str| -> Vec<String> {
-        line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
-    };
-    // CPU-s per million are µs each.
-    let fits = |found: &str| match unit {
-        "µs" => found == "CPU-s per million" || found.starts_with("CPU-µs"),
-        unit => found == unit,
-    };
-    let mut head = Vec::new();
-    for line in text.lines() {
-        if !line.starts_with('|') {
-            head.clear();
-            continue;
-        }
-        let line = cells(line);
-        if head.is_empty() {
-            head = line;
-            continue;
-        }
-        let at = |name: &str| head.iter().position(|cell| cell == name);
-        let (Some(what), Some(of_unit), Some(value)) = (at("row"), at("unit"), at(column)) else { continue };
-        if line.get(what).is_some_and(|cell| cell == row) && line.get(of_unit).is_some_and(|cell| fits(cell))
-        {
-            return line.get(value)?.parse().ok();
-        }
-    }
-    None
+/// A table of `rows` under `head`.
+fn headed(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let head = head.iter().map(|&cell| cell.to_owned()).collect();
+    grid(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
 }
 
 /// Two digits that count, with separators: a model has no more.
@@ -373,7 +300,7 @@ fn rounded(value: f64) -> String {
     text
 }
 
-fn number(value: f64) -> String {
+fn figure(value: f64) -> String {
     match value.abs() {
         0.0..1.0 => format!("{value:.2}"),
         1.0..10.0 => format!("{value:.1}"),
@@ -385,33 +312,10 @@ fn number(value: f64) -> String {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "\
-words
-
-|   | row         | unit              | bar | tidegate | mosquitto |
-|---|-------------|-------------------|-----|----------|-----------|
-| ✓ | 10×10 QoS 1 | CPU-s per million |     | 0.581    | 8.15      |
-| ✗ | connection  | bytes             |     | 1793     | –         |
-
-|  | row         | unit              | two workers | one worker |
-|--|-------------|-------------------|-------------|------------|
-|  | 10×10 QoS 1 | CPU-s per million | 0.7         | 0.5        |
-
-|   | row        | unit | tidegate |
-|---|------------|------|----------|
-| ✗ | connection | KiB  | 1.68     |
-";
-
     #[test]
-    fn a_constant_is_found_by_row_column_and_unit() {
-        assert_eq!(cell(TEXT, "10×10 QoS 1", "tidegate", "µs"), Some(0.581));
-        assert_eq!(cell(TEXT, "10×10 QoS 1", "two workers", "µs"), Some(0.7));
-        assert_eq!(cell(TEXT, "connection", "tidegate", "KiB"), Some(1.68));
-        assert_eq!(cell(TEXT, "connection", "tidegate", "bytes"), Some(1793.0));
-        assert_eq!(cell(TEXT, "connection", "mosquitto", "bytes"), None);
-        assert_eq!(cell(TEXT, "connections", "tidegate", "bytes"), None);
-        let missing = Constants::read(TEXT).unwrap_err();
-        assert!(missing.contains("10×10 QoS 0") && missing.contains("bench peers"), "{missing}");
+    fn a_constant_that_is_missing_is_named_with_the_way_to_get_it() {
+        let missing = Constants::read("words\n").unwrap_err();
+        assert!(missing.contains("10x10_q0") && missing.contains("bench peers --write"), "{missing}");
     }
 
     /// Everything costs 1 but what is named.
@@ -445,16 +349,8 @@ words
 
     #[test]
     fn numbers_have_two_digits_that_count() {
-        let all = [0.123, 1.26, 12.6, 1_234_567.0].map(number);
+        let all = [0.123, 1.26, 12.6, 1_234_567.0].map(figure);
         assert_eq!(all, ["0.12", "1.3", "13", "1,200,000"]);
         assert_eq!(rounded(1_000_000.0), "1,000,000");
-    }
-
-    #[test]
-    fn the_document_has_a_place_for_every_table() {
-        let text = fs::read_to_string(Workspace::open().unwrap().root.join(DOCUMENT)).unwrap();
-        for mark in ["constants", "machines", "fleets"] {
-            replaced(&text, mark, "new").unwrap();
-        }
     }
 }

@@ -248,7 +248,7 @@ fn loads() -> Vec<Scenario> {
         cpu("tcp_q0", "10×10 QoS 0, TCP", Own("pairs")).null_too(),
         cpu("ws_q0", "10×10 QoS 0, WebSocket", Own("pairs --ws 1")).websocket(),
         cpu("ws_q1", "10×10 QoS 1, WebSocket", Own("pairs --ws 1 --qos 1 --inflight 100")).websocket(),
-        cycle("storm", "connect and DISCONNECT", "storm --n 10000 --conc 64"),
+        cycle("storm_disconnect", "connect and DISCONNECT", "storm --n 10000 --conc 64"),
         cycle("storm_will", "connect and vanish, with a will", "storm --n 10000 --conc 64 --will 1"),
         cpu(
             "slow_q1",

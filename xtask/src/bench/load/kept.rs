@@ -22,31 +22,21 @@ const ROUNDS: usize = 3;
 pub(super) fn retained(options: &Options, watched: Watched) -> Result<Value, String> {
     let count = options.count("n", 100_000)? as u64;
     let mut crowd = Crowd::new(server_of(options)?)?;
-    let publisher = crowd.gather(1, |_| Vec::new(), 0)?.start;
-    settle();
-    let (memory, cpu) = (watched.memory()?, watched.cpu_secs()?);
     let form = form(&crowd, options, true)?;
-    publish(&mut crowd, &[publisher], &form, count, |number| format!("kept/{}/{number}", number / 1_000))?;
-    let store = watched.cpu_secs()? - cpu;
-    settle();
-    let growth = watched.memory()?.saturating_sub(memory);
-    let cpu = watched.cpu_secs()?;
-    let mut taken = 0;
-    for _ in 0..ROUNDS {
-        let client = crowd.gather(1, |_| Vec::new(), 0)?.start;
-        let request = wire::subscribe(1, &["kept/#".to_owned()], 0, crowd.version());
-        crowd.send(client, &request);
-        taken += take(&mut crowd, client..client + 1, count)?;
-        crowd.hang_up(client);
-    }
-    let cpu = watched.cpu_secs()? - cpu;
-    let expected = count * ROUNDS as u64;
-    Ok(json!({
-        "expected": expected, "delivered": taken, "lost": expected.saturating_sub(taken),
-        "store_us": store * 1e6 / count as f64,
-        "bytes_per_message": growth as f64 / count as f64,
-        "cpu_s_per_M": cpu * 1e6 / taken.max(1) as f64,
-    }))
+    let topic = |number| format!("kept/{}/{number}", number / 1_000);
+    let filled = fill(&mut crowd, watched, &form, count, topic)?;
+    let emptied = empty(watched, count * ROUNDS as u64, || {
+        let mut taken = 0;
+        for _ in 0..ROUNDS {
+            let client = crowd.gather(1, |_| Vec::new(), 0)?.start;
+            let request = wire::subscribe(1, &["kept/#".to_owned()], 0, crowd.version());
+            crowd.send(client, &request);
+            taken += take(&mut crowd, client..client + 1, count)?;
+            crowd.hang_up(client);
+        }
+        Ok(taken)
+    })?;
+    Ok(answer(&filled, count, &emptied))
 }
 
 /// `--n`, `--size`: so many messages for a session whose client is away; then it comes and takes them.
@@ -60,25 +50,14 @@ pub(super) fn offline(options: &Options, watched: Watched) -> Result<Value, Stri
     let sleeper = crowd.assemble(1, connect, |_| vec!["wait/#".to_owned()], 1)?.start;
     crowd.send(sleeper, &DISCONNECT);
     wait_for_close(&mut crowd, sleeper)?;
-    let publisher = crowd.gather(1, |_| Vec::new(), 0)?.start;
-    settle();
-    let (memory, cpu) = (watched.memory()?, watched.cpu_secs()?);
     let form = form(&crowd, options, false)?;
-    publish(&mut crowd, &[publisher], &form, count, |number| format!("wait/{}", number % 100))?;
-    let store = watched.cpu_secs()? - cpu;
-    settle();
-    let growth = watched.memory()?.saturating_sub(memory);
-    let cpu = watched.cpu_secs()?;
-    // Its messages come right behind CONNACK.
-    let sleeper = crowd.dial(connect(0, ""))?;
-    let taken = take(&mut crowd, sleeper..sleeper + 1, count)?;
-    let cpu = watched.cpu_secs()? - cpu;
-    Ok(json!({
-        "expected": count, "delivered": taken, "lost": count.saturating_sub(taken),
-        "store_us": store * 1e6 / count as f64,
-        "bytes_per_message": growth as f64 / count as f64,
-        "cpu_s_per_M": cpu * 1e6 / taken.max(1) as f64,
-    }))
+    let filled = fill(&mut crowd, watched, &form, count, |number| format!("wait/{}", number % 100))?;
+    let emptied = empty(watched, count, || {
+        // Its messages come right behind CONNACK.
+        let sleeper = crowd.dial(connect(0, ""))?;
+        take(&mut crowd, sleeper..sleeper + 1, count)
+    })?;
+    Ok(answer(&filled, count, &emptied))
 }
 
 /// `--n`, `--size`, `--subs`: messages for connected subscribers that take ten each and acknowledge none.
@@ -93,15 +72,62 @@ pub(super) fn unacknowledged(options: &Options, watched: Watched) -> Result<Valu
         Connect { client_id: id, version: server.version, clean: true, will: None, receive_maximum }.bytes()
     };
     let receivers = crowd.assemble(subs, connect, |place| vec![format!("slow/{place}")], 1)?;
+    let form = form(&crowd, options, false)?;
+    let topic = |number| format!("slow/{}", number % subs as u64);
+    let filled = fill(&mut crowd, watched, &form, count, topic)?;
+    let waiting = count.saturating_sub(TAKEN * receivers.len() as u64).max(1);
+    Ok(json!({ "waiting": waiting, "bytes_per_message": filled.growth as f64 / waiting as f64 }))
+}
+
+/// What it took to put messages into a broker.
+struct Filled {
+    cpu_secs: f64,
+    /// Bytes of memory more than before.
+    growth: u64,
+}
+
+/// Puts `count` messages into the broker, from a client of their own.
+fn fill(
+    crowd: &mut Crowd,
+    watched: Watched,
+    form: &Form,
+    count: u64,
+    topic: impl Fn(u64) -> String,
+) -> Result<Filled, String> {
     let publisher = crowd.gather(1, |_| Vec::new(), 0)?.start;
     settle();
-    let memory = watched.memory()?;
-    let form = form(&crowd, options, false)?;
-    publish(&mut crowd, &[publisher], &form, count, |number| format!("slow/{}", number % subs as u64))?;
+    let (memory, cpu) = (watched.memory()?, watched.cpu_secs()?);
+    publish(crowd, &[publisher], form, count, topic)?;
+    let cpu_secs = watched.cpu_secs()? - cpu;
     settle();
-    let growth = watched.memory()?.saturating_sub(memory);
-    let waiting = count.saturating_sub(TAKEN * receivers.len() as u64).max(1);
-    Ok(json!({ "waiting": waiting, "bytes_per_message": growth as f64 / waiting as f64 }))
+    Ok(Filled { cpu_secs, growth: watched.memory()?.saturating_sub(memory) })
+}
+
+/// What it took to get messages out again.
+struct Emptied {
+    cpu_secs: f64,
+    taken: u64,
+    expected: u64,
+}
+
+fn empty(
+    watched: Watched,
+    expected: u64,
+    take: impl FnOnce() -> Result<u64, String>,
+) -> Result<Emptied, String> {
+    let cpu = watched.cpu_secs()?;
+    let taken = take()?;
+    Ok(Emptied { cpu_secs: watched.cpu_secs()? - cpu, taken, expected })
+}
+
+fn answer(filled: &Filled, count: u64, emptied: &Emptied) -> Value {
+    let Emptied { cpu_secs, taken, expected } = *emptied;
+    json!({
+        "expected": expected, "delivered": taken, "lost": expected.saturating_sub(taken),
+        "store_us": filled.cpu_secs * 1e6 / count as f64,
+        "bytes_per_message": filled.growth as f64 / count as f64,
+        "cpu_s_per_M": cpu_secs * 1e6 / taken.max(1) as f64,
+    })
 }
 
 fn form(crowd: &Crowd, options: &Options, retain: bool) -> Result<Form, String> {
