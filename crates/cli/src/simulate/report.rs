@@ -67,7 +67,10 @@ struct CommandReport {
     acknowledged: u64,
     /// Different ones, at their vehicles.
     received: u64,
+    /// Not there when nothing more came.
     lost: u64,
+    /// Not there yet when the run was interrupted: nobody knows whether they would have come.
+    under_way: u64,
     /// Lost ones that a QoS above 0 and a kept session promise.
     owed: u64,
     duplicates: u64,
@@ -77,10 +80,23 @@ struct CommandReport {
     round_trip_ms: Option<Percentiles>,
 }
 
+/// How a run came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// What was under way had its time to arrive.
+    Gathered,
+    /// Somebody did not want to wait.
+    Interrupted,
+}
+
 impl GroupReport {
-    pub(super) fn new(group: &Group, tally: &Tally) -> Self {
+    pub(super) fn new(group: &Group, tally: &Tally, end: End) -> Self {
         let commands = group.commands.as_ref().map(|commands| {
-            let lost = tally.commands_sent.saturating_sub(tally.commands_received);
+            let missing = tally.commands_sent.saturating_sub(tally.commands_received);
+            let (lost, under_way) = match end {
+                End::Gathered => (missing, 0),
+                End::Interrupted => (0, missing),
+            };
             let unacknowledged = tally.commands_sent.saturating_sub(tally.commands_acknowledged);
             let promised = commands.qos as u8 > 0 && group.is_persistent();
             CommandReport {
@@ -88,6 +104,7 @@ impl GroupReport {
                 acknowledged: tally.commands_acknowledged,
                 received: tally.commands_received,
                 lost,
+                under_way,
                 owed: if promised { lost.saturating_sub(unacknowledged) } else { 0 },
                 duplicates: tally.commands_duplicate,
                 out_of_order: tally.commands_late,
@@ -177,11 +194,15 @@ impl GroupReport {
             ),
         );
         if let Some(commands) = &self.commands {
+            let under_way = match commands.under_way {
+                0 => String::new(),
+                some => format!("{} under way, ", grouped(some)),
+            };
             row(
                 out,
                 "commands",
                 &format!(
-                    "{} sent, {} lost, {} duplicates, {} out of order, {} answered",
+                    "{} sent, {} lost, {under_way}{} duplicates, {} out of order, {} answered",
                     grouped(commands.sent),
                     grouped(commands.lost),
                     grouped(commands.duplicates),
@@ -227,6 +248,10 @@ mod tests {
     use crate::simulate::scenario;
 
     fn judged(more: &str, tally: &Tally) -> Report {
+        judged_at(End::Gathered, more, tally)
+    }
+
+    fn judged_at(end: End, more: &str, tally: &Tally) -> Report {
         let text = format!(
             "[[groups]]\n{more}\n[groups.commands]\ntopic = \"c/${{n}}\"\nanswer = \"a/${{n}}\"\nqos = 2\n"
         );
@@ -238,7 +263,7 @@ mod tests {
             server: "h:1".to_owned(),
             seed: 1,
             seconds: 1.0,
-            groups: vec![GroupReport::new(group, tally)],
+            groups: vec![GroupReport::new(group, tally, end)],
             passed: false,
             notes: Vec::new(),
         };
@@ -261,6 +286,24 @@ mod tests {
         assert!(judged("clean_start = true", &lost).passed, "without a session nothing is owed");
         let twice = Tally { commands_duplicate: 1, ..tally };
         assert!(!judged("", &twice).passed);
+    }
+
+    #[test]
+    fn what_is_under_way_when_a_run_is_interrupted_is_not_lost() {
+        let tally = Tally {
+            connections: 1,
+            commands_sent: 10,
+            commands_acknowledged: 10,
+            commands_received: 7,
+            ..Tally::default()
+        };
+        let report = judged_at(End::Interrupted, "", &tally);
+        let table = report.table();
+        assert!(report.passed && table.contains("10 sent, 0 lost, 3 under way, 0 duplicates"), "{table}");
+        let commands = report.groups[0].commands.unwrap();
+        assert_eq!((commands.lost, commands.under_way, commands.owed), (0, 3, 0));
+        let gathered = judged("", &tally);
+        assert!(!gathered.passed && gathered.table().contains("10 sent, 3 lost, 0 duplicates"));
     }
 
     #[test]

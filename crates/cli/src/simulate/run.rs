@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::commander::command;
 use super::fate::Sources;
-use super::report::{GroupReport, Report};
+use super::report::{End, GroupReport, Report};
 use super::scenario::{Scenario, parse};
 use super::tally::{Fleet, Tally};
 use super::vehicle::{Phase, Vehicle, World};
@@ -138,10 +138,13 @@ async fn simulate(args: &Args, scenario: &Scenario) -> Result<Report, String> {
     };
     life.set_out();
     let mut notes = Vec::new();
-    tokio::select! {
-        () = life.drive(scenario.duration) => {}
-        _ = tokio::signal::ctrl_c() => notes.push("interrupted: the numbers are those until then".to_owned()),
-    }
+    let end = tokio::select! {
+        () = life.drive(scenario.duration) => End::Gathered,
+        _ = tokio::signal::ctrl_c() => {
+            notes.push("interrupted: the numbers are those until then".to_owned());
+            End::Interrupted
+        }
+    };
     let seconds = rounded(life.elapsed().as_secs_f64());
     let tallies: Vec<Tally> = life.fleets.iter().map(|fleet| fleet.tally()).collect();
     life.go_home().await;
@@ -152,7 +155,11 @@ async fn simulate(args: &Args, scenario: &Scenario) -> Result<Report, String> {
         server: scenario.server.clone(),
         seed,
         seconds,
-        groups: groups.iter().zip(&tallies).map(|(group, tally)| GroupReport::new(group, tally)).collect(),
+        groups: groups
+            .iter()
+            .zip(&tallies)
+            .map(|(group, tally)| GroupReport::new(group, tally, end))
+            .collect(),
         passed: false,
         notes,
     };

@@ -365,7 +365,8 @@ fn proxy_header(settings: &Settings, upstream: &mut Upstream) {
         if *header != most {
             let name = |header: Option<&str>| header.unwrap_or("none").to_owned();
             let why = format!(
-                "all servers of an upstream get the same PROXY header: here {}, and this one wants {}",
+                "all servers of an upstream get the same PROXY header: here {}, and this one wants {}; in an \
+                 upstream of its own it gets that",
                 name(most),
                 name(*header)
             );

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// What README's tour imports.
+const EXAMPLE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/nginx.conf"));
+
 /// The configuration of the article that this product begins with.
 const SNIPPET: &str = "stream {
     mqtt_preread on;
@@ -545,4 +548,11 @@ fn a_word_cannot_leave_its_comment_or_its_string() {
     assert!(imported.toml.contains("js_filter a\\nbind = 1: left out"), "{}", imported.toml);
     imported.says(&["name = \"b\\\"[[x]]\""]);
     assert!(!imported.toml.lines().any(|line| line.starts_with("bind = 1") || line.starts_with("[[x")));
+}
+
+#[test]
+fn the_example_of_the_readme_is_carried_over_whole() {
+    let imported = import_nginx(EXAMPLE);
+    imported.says(&["bind = \"127.0.0.1:1880\"", "hash = \"ketama\""]);
+    assert!(imported.notes.iter().all(|note| note.effect == Effect::Same), "{:?}", imported.notes);
 }
