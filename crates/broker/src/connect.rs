@@ -149,7 +149,9 @@ impl Worker {
         } else if will.retain && !config.retain_available {
             // [MQTT-3.2.2-13]
             Err((ReasonCode::RetainNotSupported, "retained messages are not available"))
-        } else if config.check_payload_format && !is_as_it_says(&will.properties, &will.payload) {
+        } else if config.check_payload_format
+            && !is_as_it_says(will.properties.payload_format_indicator, &will.payload)
+        {
             Err((
                 ReasonCode::PayloadFormatInvalid,
                 "the will is not UTF-8 though its format indicator says so",

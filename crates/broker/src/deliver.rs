@@ -1,9 +1,10 @@
 //! From a matched message to bytes in a client's buffer: which QoS, which flags, encoded once for all who get the same.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use mqtt::codec::encode::{PublishTemplate, publish as encode_publish};
-use mqtt::codec::plain::PlainPublish;
+use mqtt::codec::encode::{EncodeError, PublishTemplate, publish as encode_publish};
+use mqtt::codec::plain::{Bare, Hop, PlainPublish};
 use mqtt::packet::PublishProperties;
 use mqtt::{PacketId, QoS, Version};
 use smallvec::SmallVec;
@@ -23,6 +24,18 @@ pub(crate) struct Form<'a> {
     pub(crate) qos: QoS,
     pub(crate) retain: bool,
     pub(crate) identifiers: &'a [u32],
+}
+
+impl<'a> Form<'a> {
+    /// The packet of this receiver, sent now for the first time.
+    const fn hop(&self, version: Version, left: Left, packet_id: Option<PacketId>) -> Hop<'a> {
+        let expiry = match left {
+            Left::Seconds(seconds) => Some(seconds),
+            Left::AsSent | Left::Expired => None,
+        };
+        let Self { qos, retain, identifiers } = *self;
+        Hop { version, qos, dup: false, retain, packet_id, identifiers, expiry }
+    }
 }
 
 impl Hit {
@@ -79,7 +92,8 @@ impl Worker {
             }
             let form = Form { qos, retain: rap && view.publish.retain, identifiers };
             if let Some(plain) = view.plain
-                && self.give_copy(hit, plain, &form)
+                && left != Left::Expired
+                && self.give_copy(hit, plain, left, &form)
             {
                 continue;
             }
@@ -98,29 +112,28 @@ impl Worker {
 
     /// Copies a message that is as simple as it came to a receiver that takes it now and wants nothing special. `false`: it is not
     /// so, and nothing has been done.
-    fn give_copy(&mut self, hit: &Hit, plain: &PlainPublish<'_>, form: &Form<'_>) -> bool {
+    fn give_copy(&mut self, hit: &Hit, plain: &PlainPublish<'_>, left: Left, form: &Form<'_>) -> bool {
         let most = self.config.max_outbound_bytes;
         let Some(conn) = self.conns.get_mut(hit.slot as usize) else { return false };
-        let version = conn.version;
-        let Some(len) = plain.len_as(version, form.qos) else { return false };
-        let has_identifiers = version.is_v5() && !form.identifiers.is_empty();
+        let mut hop = form.hop(conn.version, left, None);
+        let Some(len) = plain.len_as(&hop) else { return false };
         let takes_it = conn.is_connected() && conn.unsent() < most && len <= conn.max_packet as usize;
-        if !takes_it || has_identifiers || conn.has_aliases_out() {
+        if !takes_it || conn.has_aliases_out() {
             return false;
         }
         let Some(session) = conn.session.as_mut().filter(|s| s.key == hit.session) else { return false };
-        let packet_id = if form.qos == QoS::AtMostOnce {
-            None
-        } else {
+        if form.qos > QoS::AtMostOnce {
             if session.is_queueing() || conn.closing || !conn.socket_open {
                 return false;
             }
-            let Some(packet_id) = session.outbound.begin(form.qos, InFlight::Transient) else { return false };
+            hop.packet_id = session.outbound.begin(form.qos, InFlight::Transient);
+            if hop.packet_id.is_none() {
+                return false;
+            }
             session.dirty = true;
-            Some(packet_id)
-        };
+        }
         let Some(out) = conn.outbox(&mut self.buffers, len) else { return false };
-        plain.write(version, form.qos, form.retain, packet_id, out);
+        plain.write(&hop, out);
         conn.send_msg += 1;
         self.metrics.packets_sent.inc();
         self.metrics.sent[form.qos as usize].inc();
@@ -267,8 +280,11 @@ impl Worker {
         let Some(conn) = self.conn_mut(id) else { return false };
         let (version, max) = (conn.version, conn.max_packet as usize);
         let choice = conn.aliases_out_mut().and_then(|aliases| aliases.choose(&view.publish.topic));
+        let hop = form.hop(version, left, packet_id);
         if let Some(choice) = choice {
             self.put_aliased(id, view, left, form, packet_id, many, choice)
+        } else if let Some(bare) = Bare::of(view.publish, version) {
+            self.put_bare(id, max, &bare, &hop)
         } else if many {
             let mut templates = std::mem::take(&mut self.templates);
             let written = match templates.of(version, view, left, form) {
@@ -281,8 +297,15 @@ impl Worker {
             self.templates = templates;
             written
         } else {
-            self.put_single(id, version, max, view, left, form, packet_id, false)
+            self.put_single(id, max, view, &hop)
         }
+    }
+
+    /// Writes a PUBLISH that need not be encoded.
+    fn put_bare(&mut self, id: ConnId, max: usize, bare: &Bare<'_>, hop: &Hop<'_>) -> bool {
+        let Some(len) = bare.len_as(hop).filter(|&len| len <= max) else { return false };
+        self.write_sized(id, len, |out| bare.write(hop, out));
+        true
     }
 
     /// Writes a PUBLISH with a Topic Alias; all but the topic is shared with the other receivers.
@@ -336,42 +359,16 @@ impl Worker {
         written
     }
 
-    #[allow(clippy::too_many_arguments)] // the fields of one packet
-    fn put_single(
-        &mut self,
-        id: ConnId,
-        version: Version,
-        max: usize,
-        view: View<'_>,
-        left: Left,
-        form: &Form<'_>,
-        packet_id: Option<PacketId>,
-        dup: bool,
-    ) -> bool {
-        if !dup && let Some(bare) = view.bare_for(version, left, form.identifiers) {
-            let Some(len) = bare.len_as(version, form.qos).filter(|&len| len <= max) else { return false };
-            self.write_sized(id, len, |out| bare.write(version, form.qos, form.retain, packet_id, out));
-            return true;
-        }
+    /// Encodes a PUBLISH for one receiver only.
+    fn put_single(&mut self, id: ConnId, max: usize, view: View<'_>, hop: &Hop<'_>) -> bool {
         let mut written = false;
         self.write(id, |out| {
             let start = out.len();
-            let p = view.publish;
-            let changed = properties(view, left, form.identifiers);
-            let properties = changed.as_ref().unwrap_or(&p.properties);
-            written = encode_publish(
-                version,
-                form.qos,
-                dup,
-                form.retain,
-                packet_id,
-                &p.topic,
-                properties,
-                &p.payload,
-                out,
-            )
-            .is_ok()
-                && out.len() - start <= max;
+            let (p, properties) = (view.publish, properties(view, hop));
+            let Hop { version, qos, dup, retain, packet_id, .. } = *hop;
+            let encoded =
+                encode_publish(version, qos, dup, retain, packet_id, &p.topic, &properties, &p.payload, out);
+            written = encoded.is_ok() && out.len() - start <= max;
             if !written {
                 out.truncate(start);
             }
@@ -394,7 +391,11 @@ impl Worker {
         };
         let Some(conn) = self.conn(id) else { return false };
         let (version, max) = (conn.version, conn.max_packet as usize);
-        let written = self.put_single(id, version, max, view, left, form, Some(packet_id), true);
+        let hop = Hop { dup: true, ..form.hop(version, left, Some(packet_id)) };
+        let written = match Bare::of(view.publish, version) {
+            Some(bare) => self.put_bare(id, max, &bare, &hop),
+            None => self.put_single(id, max, view, &hop),
+        };
         self.account(id, view, form.qos, written)
     }
 
@@ -499,19 +500,12 @@ impl Templates {
         let at = match at {
             Some(at) => at,
             None => {
-                let p = view.publish;
-                let changed = if v5 { properties(view, left, identifiers) } else { None };
-                let properties = changed.as_ref().unwrap_or(&p.properties);
-                let template = PublishTemplate::new(
-                    version,
-                    form.qos,
-                    false,
-                    form.retain,
-                    &p.topic,
-                    properties,
-                    &p.payload,
-                )
-                .ok()?;
+                let hop = Hop { identifiers, ..form.hop(version, left, None) };
+                let template = match Bare::of(view.publish, version) {
+                    Some(bare) => PublishTemplate::copied(&bare, &hop),
+                    None => encode_template(view, &hop),
+                };
+                let template = template.ok()?;
                 let layout = Layout {
                     v5,
                     qos: form.qos,
@@ -526,25 +520,26 @@ impl Templates {
     }
 }
 
-/// The properties a receiver gets, where they differ from those that were sent: identifiers of its subscriptions
-/// [MQTT-3.3.4-3], the time that is left [MQTT-3.3.2-6], no alias of another hop.
-fn properties<'a>(view: View<'a>, left: Left, identifiers: &[u32]) -> Option<PublishProperties<'a>> {
-    let p = &view.publish.properties;
-    let expiry = match left {
-        Left::Seconds(seconds) => Some(seconds),
-        Left::AsSent | Left::Expired => p.message_expiry_interval,
-    };
-    if identifiers.is_empty()
+fn encode_template(view: View<'_>, hop: &Hop<'_>) -> Result<PublishTemplate, EncodeError> {
+    let (p, properties) = (view.publish, properties(view, hop));
+    let Hop { version, qos, dup, retain, .. } = *hop;
+    PublishTemplate::new(version, qos, dup, retain, &p.topic, &properties, &p.payload)
+}
+
+/// The properties a receiver gets: as they were sent, but for the identifiers of its subscriptions [MQTT-3.3.4-3], the time that
+/// is left [MQTT-3.3.2-6], and no alias of another hop.
+fn properties<'a>(view: View<'a>, hop: &Hop<'_>) -> Cow<'a, PublishProperties<'a>> {
+    let mut properties = view.publish.properties.read();
+    let p = &*properties;
+    let expiry = hop.expiry.or(p.message_expiry_interval);
+    let as_sent = *p.subscription_identifiers == *hop.identifiers
         && expiry == p.message_expiry_interval
-        && p.topic_alias.is_none()
-        && p.subscription_identifiers.is_empty()
-    {
-        return None;
+        && p.topic_alias.is_none();
+    if hop.version.is_v5() && !as_sent {
+        let p = properties.to_mut();
+        p.message_expiry_interval = expiry;
+        p.topic_alias = None;
+        p.subscription_identifiers = SmallVec::from_slice(hop.identifiers);
     }
-    Some(PublishProperties {
-        message_expiry_interval: expiry,
-        topic_alias: None,
-        subscription_identifiers: SmallVec::from_slice(identifiers),
-        ..PublishProperties::from(p.clone())
-    })
+    properties
 }

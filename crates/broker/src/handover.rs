@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use mqtt::Version;
 use mqtt::codec::plain::{Plain, plain};
 
-use crate::message::{Message, NEVER, View};
+use crate::message::{Message, View};
 use crate::router::SessionKey;
 
-/// Payload above which a message is shared and not copied: it may go to many workers.
-const COPIED_PAYLOAD: usize = 4 * 1024;
+/// Bytes of a packet above which its message is shared and not copied: it may go to many workers.
+const COPIED: usize = 5 * 1024;
 
 /// Messages for one other worker, in the order in which they were published.
 #[derive(Default)]
@@ -34,6 +34,7 @@ enum Handed {
     /// The next packet of the bytes.
     Plain {
         publisher: SessionKey,
+        expires_at: u64,
         version: Version,
     },
     Shared(Arc<Message>),
@@ -43,11 +44,12 @@ impl Handover {
     /// Adds a message; `owned` is a copy of it, made where there is none yet and one is needed.
     pub(crate) fn push(&mut self, view: View<'_>, owned: &mut Option<Arc<Message>>) {
         match view.plain {
-            Some(plain) if plain.payload().len() <= COPIED_PAYLOAD => {
+            Some(plain) if plain.as_bytes().len() <= COPIED => {
                 self.bytes.extend_from_slice(plain.as_bytes());
                 // 3.1 and 3.1.1 look alike
                 let version = if plain.is_v5() { Version::V5 } else { Version::V311 };
-                self.messages.push(Handed::Plain { publisher: view.publisher, version });
+                let View { publisher, expires_at, .. } = view;
+                self.messages.push(Handed::Plain { publisher, expires_at, version });
             }
             _ => {
                 let message = owned.get_or_insert_with(|| view.to_message());
@@ -85,7 +87,7 @@ impl Handover {
         for (at, handed) in self.messages.iter().enumerate() {
             match handed {
                 Handed::Shared(message) => to(message.view()),
-                Handed::Plain { publisher, version } => {
+                Handed::Plain { publisher, expires_at, version } => {
                     let Some((Plain::Publish(message), len)) = plain(rest, *version, u32::MAX, known) else {
                         return self.messages.len() - at;
                     };
@@ -93,7 +95,7 @@ impl Handover {
                     let publish = message.to_publish();
                     to(View {
                         publisher: *publisher,
-                        expires_at: NEVER,
+                        expires_at: *expires_at,
                         publish: &publish,
                         plain: Some(&message),
                     });
@@ -120,6 +122,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::message::NEVER;
 
     proptest! {
         /// [MQTT-4.6.0-6]

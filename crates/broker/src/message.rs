@@ -5,8 +5,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use mqtt::Version;
-use mqtt::codec::plain::{Bare, PlainPublish};
+use mqtt::codec::plain::PlainPublish;
 use mqtt::packet::{Properties, Publish, PublishProperties, Text};
 
 use crate::router::SessionKey;
@@ -71,18 +70,14 @@ impl View<'_> {
         let mut publish = self.publish.clone().into_owned();
         publish.packet_id = None;
         publish.dup = false;
-        if !publish.properties.is_none() {
-            publish.properties.topic_alias = None;
-            publish.properties.subscription_identifiers.clear();
+        // a section that is still whole has neither
+        if publish.properties.as_bytes().is_none() {
+            publish.properties.edit(|p| {
+                p.topic_alias = None;
+                p.subscription_identifiers.clear();
+            });
         }
         Arc::new(Message { publisher: self.publisher, expires_at: self.expires_at, publish })
-    }
-
-    /// The message as a receiver of `version` gets it, if that is without properties.
-    pub(crate) fn bare_for(&self, version: Version, left: Left, identifiers: &[u32]) -> Option<Bare<'_>> {
-        let publish = self.publish;
-        let none = left == Left::AsSent && identifiers.is_empty() && publish.properties.is_none();
-        (none || !version.is_v5()).then_some(Bare { topic: &publish.topic, payload: &publish.payload })
     }
 
     /// How long the message may still wait at `unix_ms`.
@@ -90,7 +85,7 @@ impl View<'_> {
         if self.expires_at == NEVER {
             return Left::AsSent;
         }
-        let Some(interval) = self.publish.properties.message_expiry_interval else { return Left::AsSent };
+        let Some(interval) = self.publish.properties.message_expiry_interval() else { return Left::AsSent };
         if unix_ms >= self.expires_at {
             return Left::Expired;
         }
@@ -113,7 +108,7 @@ const SPARE_BYTES: usize = 1_024;
 impl Spare {
     /// An owned copy of a message, in used memory if there is some.
     pub(crate) fn take(&mut self, view: View<'_>) -> Arc<Message> {
-        if view.publish.properties.is_none()
+        if view.publish.properties.as_bytes().is_some()
             && let Some(mut spare) = self.0.pop()
             && let Some(message) = Arc::get_mut(&mut spare)
         {
@@ -145,13 +140,13 @@ impl Spare {
 }
 
 impl Message {
-    /// Becomes a copy of a message without properties, in the memory it has.
+    /// Becomes a copy of a message whose properties have not been taken apart, in the memory it has.
     fn fill(&mut self, view: View<'_>) {
         let from = view.publish;
         (self.publisher, self.expires_at) = (view.publisher, view.expires_at);
         let to = &mut self.publish;
         (to.qos, to.retain, to.dup, to.packet_id) = (from.qos, from.retain, false, None);
-        to.properties = Properties::default();
+        to.properties = from.properties.clone().into_owned();
         match &mut to.topic {
             Cow::Owned(topic) => {
                 topic.clear();
@@ -170,10 +165,10 @@ impl Message {
 }
 
 fn properties_weight(publish: &Publish<'_>) -> usize {
-    if publish.properties.is_none() {
-        return 0;
+    if let Some(section) = publish.properties.as_bytes() {
+        return section.len();
     }
-    let p = &*publish.properties;
+    let p = publish.properties.read();
     let text = |text: &Option<Text<'_>>| text.as_ref().map_or(0, |text| text.len());
     let user: usize =
         p.user_properties.iter().map(|(name, value)| name.len() + value.len() + USER_PROPERTY).sum();
@@ -188,7 +183,7 @@ const USER_PROPERTY: usize = size_of::<(Text<'_>, Text<'_>)>();
 pub(crate) fn expiry_of(publish: &Publish<'_>, unix_ms: u64) -> u64 {
     publish
         .properties
-        .message_expiry_interval
+        .message_expiry_interval()
         .map_or(NEVER, |seconds| unix_ms.saturating_add(u64::from(seconds) * 1000))
 }
 
@@ -286,8 +281,10 @@ mod tests {
     fn an_owned_copy_leaves_the_fields_of_the_hop_behind() {
         let mut p = publish(None);
         p.dup = true;
-        p.properties.topic_alias = Some(3);
-        p.properties.subscription_identifiers.push(9);
+        p.properties.edit(|p| {
+            p.topic_alias = Some(3);
+            p.subscription_identifiers.push(9);
+        });
         let m = View { publisher: SessionKey(5), expires_at: NEVER, publish: &p, plain: None }.to_message();
         assert_eq!(m.publish.packet_id, None);
         assert!(!m.publish.dup);

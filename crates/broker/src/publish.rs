@@ -9,7 +9,7 @@ use std::sync::Arc;
 use engine::{Op, Write};
 use mqtt::codec::plain::PlainPublish;
 use mqtt::inflight::{Pubrec, Qos2};
-use mqtt::packet::{Publish, PublishProperties};
+use mqtt::packet::Publish;
 use mqtt::{PacketId, QoS, ReasonCode};
 
 use crate::connection::{AckKind, AckRef, ConnId, PendingAck};
@@ -52,8 +52,8 @@ impl Worker {
         let topic;
         let mut plain = plain;
         let mut publish: Publish<'_> = publish;
-        if let Some(alias) = publish.properties.topic_alias {
-            publish.properties.topic_alias = None;
+        if let Some(alias) = publish.properties.topic_alias() {
+            publish.properties.edit(|p| p.topic_alias = None);
             topic = match self.topic_of_alias(id, alias, &publish.topic) {
                 Ok(topic) => topic,
                 Err((reason, clause, detail)) => {
@@ -133,8 +133,8 @@ impl Worker {
         if topic.len() >= most && topic.bytes().filter(|&b| b == b'/').count() >= most {
             return Some(Refusal::TopicLevels);
         }
-        (self.config.check_payload_format && !is_as_it_says(&publish.properties, &publish.payload))
-            .then_some(Refusal::PayloadFormat)
+        let is_right = || is_as_it_says(publish.properties.payload_format_indicator(), &publish.payload);
+        (self.config.check_payload_format && !is_right()).then_some(Refusal::PayloadFormat)
     }
 
     /// The flow of a message that has been judged.
@@ -400,6 +400,6 @@ fn ack(kind: AckKind, packet_id: PacketId, reason: ReasonCode, waits: u8) -> Pen
 }
 
 /// Whether a payload that is said to be UTF-8 is (3.3.2.3.2).
-pub(crate) fn is_as_it_says(properties: &PublishProperties<'_>, payload: &[u8]) -> bool {
-    properties.payload_format_indicator != Some(true) || std::str::from_utf8(payload).is_ok()
+pub(crate) fn is_as_it_says(format_indicator: Option<bool>, payload: &[u8]) -> bool {
+    format_indicator != Some(true) || std::str::from_utf8(payload).is_ok()
 }

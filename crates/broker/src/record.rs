@@ -4,9 +4,10 @@
 //! panics: damaged bytes give `None`, which the caller reports as a corrupt record.
 
 use mqtt::codec::decode::{Role, decode};
+use mqtt::codec::plain::{Bare, Hop, Plain, plain};
 use mqtt::codec::{Decoded, encode};
-use mqtt::packet::{Packet, Publish, PublishProperties, RetainHandling, SubscriptionOptions};
-use mqtt::{PacketId, QoS, Version};
+use mqtt::packet::{Packet, Publish, RetainHandling, SubscriptionOptions};
+use mqtt::{PacketId, QoS, Version, topic};
 
 use engine::{Key, Pos, Shard};
 
@@ -155,6 +156,11 @@ impl<'a> Reader<'a> {
                 self.take(usize::from(count) * MARK_BYTES)?
             }
         };
+        if let Some((Plain::Publish(plain), used)) = plain(packet, Version::V5, u32::MAX, "")
+            && used == packet.len()
+        {
+            return Some(Stored { publisher, expires_at, marks, publish: plain.to_publish() });
+        }
         match decode(packet, Version::V5, Role::Server, u32::MAX) {
             Ok(Decoded::Packet(Packet::Publish(publish), used)) if used == packet.len() => {
                 Some(Stored { publisher, expires_at, marks, publish })
@@ -205,31 +211,43 @@ pub(crate) fn put_message(view: View<'_>, out: &mut Vec<u8>) -> bool {
     out.extend_from_slice(&[0; 4]);
     let body = out.len();
     let p = view.publish;
-    // the packet id means nothing in a record, but QoS 1 and 2 cannot be encoded without one [MQTT-2.2.1-2]
-    let id = (p.qos > QoS::AtMostOnce).then_some(PacketId::MIN);
-    let stripped;
-    let properties =
-        if p.properties.topic_alias.is_some() || !p.properties.subscription_identifiers.is_empty() {
-            stripped = PublishProperties {
-                topic_alias: None,
-                subscription_identifiers: smallvec::SmallVec::new(),
-                ..PublishProperties::from(p.properties.clone())
-            };
-            &stripped
-        } else {
-            &p.properties
-        };
-    match encode::PublishTemplate::new(Version::V5, p.qos, false, p.retain, &p.topic, properties, &p.payload)
-    {
-        Ok(template) => template.write(id, out),
-        Err(_) => {
-            out.truncate(start);
-            return false;
-        }
+    if !put_packet(p, out) {
+        out.truncate(start);
+        return false;
     }
     let len = u32::try_from(out.len() - body).unwrap_or(u32::MAX);
     out[body - 4..body].copy_from_slice(&len.to_be_bytes());
     true
+}
+
+/// Appends the packet of a record; `false`: it cannot be encoded.
+fn put_packet(p: &Publish<'_>, out: &mut Vec<u8>) -> bool {
+    // the packet id means nothing in a record, but QoS 1 and 2 cannot be encoded without one [MQTT-2.2.1-2]
+    let packet_id = (p.qos > QoS::AtMostOnce).then_some(PacketId::MIN);
+    if let Some(bare) = Bare::of(p, Version::V5) {
+        let hop = Hop {
+            version: Version::V5,
+            qos: p.qos,
+            dup: false,
+            retain: p.retain,
+            packet_id,
+            identifiers: &[],
+            expiry: None,
+        };
+        let fits = topic::validate(&p.topic).is_ok() && bare.len_as(&hop).is_some();
+        if fits {
+            bare.write(&hop, out);
+        }
+        return fits;
+    }
+    let mut properties = p.properties.read();
+    if properties.topic_alias.is_some() || !properties.subscription_identifiers.is_empty() {
+        let of_hop = properties.to_mut();
+        of_hop.topic_alias = None;
+        of_hop.subscription_identifiers.clear();
+    }
+    let (topic, payload) = (&p.topic, &p.payload);
+    encode::publish(Version::V5, p.qos, false, p.retain, packet_id, topic, &properties, payload, out).is_ok()
 }
 
 /// The same for the log, with the groups that are to read it there.
@@ -261,11 +279,16 @@ pub(crate) const fn marks_bound(marks: &[GroupId]) -> usize {
 
 /// How many bytes [`put_message`] will need at most: to refuse what no frame can hold before it is encoded.
 pub(crate) fn message_bound(publish: &Publish<'_>) -> usize {
-    let p = &publish.properties;
-    let properties: usize = p.user_properties.iter().map(|(k, v)| k.len() + v.len() + 5).sum::<usize>()
-        + p.content_type.as_ref().map_or(0, |t| t.len())
-        + p.response_topic.as_ref().map_or(0, |t| t.len())
-        + p.correlation_data.as_ref().map_or(0, |t| t.len());
+    let properties = publish.properties.as_bytes().map_or_else(
+        || {
+            let p = publish.properties.read();
+            p.user_properties.iter().map(|(k, v)| k.len() + v.len() + 5).sum::<usize>()
+                + p.content_type.as_ref().map_or(0, |t| t.len())
+                + p.response_topic.as_ref().map_or(0, |t| t.len())
+                + p.correlation_data.as_ref().map_or(0, |t| t.len())
+        },
+        <[u8]>::len,
+    );
     publish.payload.len() + publish.topic.len() + properties + 64
 }
 

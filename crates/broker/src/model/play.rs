@@ -61,7 +61,7 @@ impl Aliases {
     /// The packet as it would be without aliases.
     fn without(&mut self, packet: &mut Packet<'static>) -> Result<(), String> {
         let Packet::Publish(publish) = packet else { return Ok(()) };
-        let Some(alias) = publish.properties.topic_alias.take() else { return Ok(()) };
+        let Some(alias) = publish.properties.edit(|p| p.topic_alias.take()) else { return Ok(()) };
         if alias == 0 || alias > self.most {
             return Err(format!("alias {alias} of {} [MQTT-3.1.2-26]", self.most));
         }
@@ -159,7 +159,7 @@ impl Play {
                 packets.iter_mut().try_for_each(|p| client.aliases.without(p))?;
             } else {
                 // the one before of a client that came again: what it is told now says nothing of topics
-                packets.retain(|p| !matches!(p, Packet::Publish(p) if p.properties.topic_alias.is_some()));
+                packets.retain(|p| !matches!(p, Packet::Publish(p) if p.properties.topic_alias().is_some()));
             }
             let closed = self.world.is_closed(link);
             for packet in &packets {
@@ -429,7 +429,7 @@ impl Play {
         if client.aliases.said.insert(alias, topic) == Some(topic) {
             publish.topic = "".into();
         }
-        publish.properties.topic_alias = Some(alias);
+        publish.properties.edit(|p| p.topic_alias = Some(alias));
         publish
     }
 

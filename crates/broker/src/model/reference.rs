@@ -282,7 +282,7 @@ impl Reference {
         let limit = if v5 { self.limits.receive_maximum } else { usize::MAX };
         let Some(session) = self.session_mut(link) else { return };
         let expires_at =
-            publish.properties.message_expiry_interval.map(|s| now.saturating_add(u64::from(s) * 1_000));
+            publish.properties.message_expiry_interval().map(|s| now.saturating_add(u64::from(s) * 1_000));
         let message = Rc::new(Message { publish: publish.clone(), publisher: session.key, expires_at });
         let forbidden = publish.topic.starts_with("$SYS/");
         let Some(id) = publish.packet_id else {
@@ -559,7 +559,7 @@ impl Reference {
         let publish = &message.publish;
         let mut message = Rc::clone(message);
         if message.expires_at.is_none()
-            && let Some(seconds) = publish.properties.message_expiry_interval
+            && let Some(seconds) = publish.properties.message_expiry_interval()
         {
             // of a will: it begins when it is published
             let expires_at = Some(self.now.saturating_add(u64::from(seconds) * 1_000));
@@ -865,7 +865,7 @@ impl Delivery {
         if !v5 {
             return Ok(());
         }
-        let (s, g) = (&sent.properties, &got.properties);
+        let (s, g) = (sent.properties.read(), got.properties.read());
         let mut identifiers = g.subscription_identifiers.to_vec();
         identifiers.sort_unstable();
         identifiers.dedup();

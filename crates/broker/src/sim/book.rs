@@ -258,7 +258,7 @@ impl Book {
         let sure = may.iter().all(|s| !s.ending && s.confirmed.is_some_and(|at| at < message.at));
         if v5 && sure {
             let mut wanted: Vec<u32> = may.iter().map(|s| s.identifier).filter(|&i| i != 0).collect();
-            let mut got = publish.properties.subscription_identifiers.to_vec();
+            let mut got = publish.properties.read().subscription_identifiers.to_vec();
             wanted.sort_unstable();
             got.sort_unstable();
             if wanted != got {

@@ -66,7 +66,7 @@ fn a_topic_alias_stands_for_what_the_client_said_last() {
         .into_iter()
         .filter_map(|p| match p {
             Packet::Publish(p) => {
-                assert_eq!(p.properties.topic_alias, None, "an alias belongs to one hop");
+                assert_eq!(p.properties.topic_alias(), None, "an alias belongs to one hop");
                 Some(format!("{}{}", p.topic, String::from_utf8_lossy(&p.payload)))
             }
             _ => None,
@@ -130,7 +130,7 @@ fn repeated_topics_get_aliases_where_the_client_takes_them() {
     let mut got = |peer: Peer| -> Vec<(String, Option<u16>)> {
         let packets = peer.read(&mut w);
         let publish = |p| match p {
-            Packet::Publish(p) => Some((p.topic.into_owned(), p.properties.topic_alias)),
+            Packet::Publish(p) => Some((p.topic.into_owned(), p.properties.topic_alias())),
             _ => None,
         };
         packets.into_iter().filter_map(publish).collect()

@@ -51,7 +51,7 @@ fn seen(packets: Vec<Packet<'static>>) -> Vec<Seen> {
         .into_iter()
         .filter_map(publish)
         .map(|p| {
-            let kind = p.properties.content_type.as_ref().map(ToString::to_string);
+            let kind = p.properties.read().content_type.as_ref().map(ToString::to_string);
             (p.topic.into_owned(), p.qos, p.payload.into_owned(), kind, p.dup || p.retain)
         })
         .collect()

@@ -262,7 +262,7 @@ fn a_message_gets_older_while_it_waits() {
         .read(&mut w)
         .into_iter()
         .filter_map(|p| match p {
-            Packet::Publish(p) => p.properties.message_expiry_interval,
+            Packet::Publish(p) => p.properties.message_expiry_interval(),
             _ => None,
         })
         .collect();

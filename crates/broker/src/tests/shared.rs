@@ -172,7 +172,7 @@ fn a_member_gets_what_it_was_granted() {
         ([Packet::Publish(zero)], [Packet::Publish(two)]) => {
             assert_eq!((zero.qos, zero.retain), (QoS::AtMostOnce, false));
             assert_eq!((two.qos, two.retain), (QoS::AtLeastOnce, true));
-            assert_eq!(two.properties.subscription_identifiers.as_slice(), [77]);
+            assert_eq!(two.properties.read().subscription_identifiers.as_slice(), [77]);
         }
         other => panic!("{other:?}"),
     }

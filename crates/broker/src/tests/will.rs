@@ -90,7 +90,7 @@ fn the_expiry_of_a_will_begins_when_it_is_published() {
     c.cut(&mut w);
     let got = sub.read(&mut w);
     assert!(
-        matches!(got.as_slice(), [Packet::Publish(p)] if p.properties.message_expiry_interval == Some(5)),
+        matches!(got.as_slice(), [Packet::Publish(p)] if p.properties.message_expiry_interval() == Some(5)),
         "{got:?}"
     );
 }

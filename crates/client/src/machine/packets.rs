@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use mqtt::codec::{DecodeError, encode};
 use mqtt::inflight::{Pubrec, Qos2};
-use mqtt::packet::{Ack, Connack, Packet, Publish, ReasonProperties, Suback, Unsuback};
+use mqtt::packet::{Ack, Connack, Packet, Publish, PublishProperties, ReasonProperties, Suback, Unsuback};
 use mqtt::{PacketId, QoS, ReasonCode, Version};
 
 use super::{Completion, Event, LARGEST_PACKET, Limits, Machine, RequestKind, State};
@@ -119,7 +119,7 @@ impl<T> Machine<T> {
                 Ok(Qos2::New) => {}
             }
         }
-        let mut properties = publish.properties.into_owned();
+        let mut properties = PublishProperties::from(publish.properties).into_owned();
         properties.topic_alias = None;
         let received = Received {
             dup: publish.dup,
@@ -129,7 +129,7 @@ impl<T> Machine<T> {
                 payload: Bytes::copy_from_slice(&publish.payload),
                 qos: publish.qos,
                 retain: publish.retain,
-                properties: properties.into(),
+                properties,
             },
         };
         self.events.push_back((self.connections, Event::Message(received)));
@@ -138,7 +138,7 @@ impl<T> Machine<T> {
 
     /// The topic of a PUBLISH, by name or by alias (3.3.2.3.4).
     fn resolve_alias(&mut self, publish: &Publish<'_>) -> Result<String, DecodeError> {
-        let Some(alias) = publish.properties.topic_alias else {
+        let Some(alias) = publish.properties.topic_alias() else {
             return Ok(publish.topic.clone().into_owned());
         };
         if alias == 0 || alias > self.options.topic_alias_maximum {

@@ -163,7 +163,7 @@ fn whole_publish(packet: &Publish<'_>, version: Version) -> Checked {
     if packet.packet_id.is_some() != (packet.qos != QoS::AtMostOnce) {
         return Err(EncodeError::PacketId);
     }
-    publish(version, &packet.topic, &packet.properties)
+    publish(version, &packet.topic, &packet.properties.read())
 }
 
 /// All of a PUBLISH but its identifier and its payload.

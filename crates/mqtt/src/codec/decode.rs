@@ -284,7 +284,7 @@ fn publish<'a>(
     let packet_id = if qos == QoS::AtMostOnce { None } else { Some(reader.packet_id()?) };
     let properties =
         if version.is_v5() { properties::publish(reader, sender)? } else { Properties::default() };
-    if no_topic && properties.topic_alias.is_none() {
+    if no_topic && properties.topic_alias().is_none() {
         return Err(DecodeError::protocol("3.3.2.1", "PUBLISH has neither topic nor Topic Alias").into());
     }
     Ok(Publish {

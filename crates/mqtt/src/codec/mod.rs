@@ -10,6 +10,7 @@ mod peek;
 pub mod plain;
 mod properties;
 mod reader;
+pub(crate) mod section;
 mod template;
 mod varint;
 mod write;

@@ -1,22 +1,24 @@
-//! The packets that make up nearly all traffic, recognised without taking them apart: a PUBLISH without properties, and
-//! acknowledgements that only say yes.
+//! The packets that make up nearly all traffic, recognised without taking them apart: a PUBLISH with no properties or such as are
+//! forwarded as they are, and acknowledgements that only say yes.
 //!
 //! [`plain`] knows no errors: whatever is not whole, not legal or not as simple as that is left to [`super::decode`], which
 //! also has the words for what is wrong. What it does recognise means exactly what `decode` would say; a property test and a fuzz
 //! target compare the two. Such a PUBLISH is not encoded again for its receivers: its bytes are copied, and what differs for a
-//! receiver (flags, packet identifier, one empty property section) is patched.
+//! receiver (see [`Hop`]) is patched.
 
 use std::borrow::Cow;
 
+use super::section::{self, EXPIRY_BYTES};
 use super::varint;
 use super::write::{self, Sink};
 use crate::packet::{Properties, Publish};
+use crate::property::Property;
 use crate::{PacketId, QoS, Version, topic};
 
 /// What [`plain`] recognises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plain<'a> {
-    /// 3.3, without properties.
+    /// 3.3, without properties that a server has to look at.
     Publish(PlainPublish<'a>),
     /// 3.4, reason Success.
     Puback(PacketId),
@@ -28,7 +30,40 @@ pub enum Plain<'a> {
     Pubcomp(PacketId),
 }
 
-/// A PUBLISH without properties, as it lies in the buffer that it was read into.
+/// What the packet of one receiver has of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop<'a> {
+    /// What the receiver speaks. Before version 5 it gets no properties.
+    pub version: Version,
+    /// The quality of service that it is sent with.
+    pub qos: QoS,
+    /// Sent before, perhaps; at QoS 0 nothing is said of it [MQTT-3.3.1-2].
+    pub dup: bool,
+    /// The RETAIN flag.
+    pub retain: bool,
+    /// `Some` exactly for QoS 1 and 2 [MQTT-2.2.1-2]; a missing one is written as 0, which every receiver refuses.
+    pub packet_id: Option<PacketId>,
+    /// Of the receiver's subscriptions [MQTT-3.3.4-3]; 1 to 268,435,455 each. Version 5 only.
+    pub identifiers: &'a [u32],
+    /// Seconds that are left of the Message Expiry Interval, if the message has one [MQTT-3.3.2-6]; `None` leaves it as it is.
+    pub expiry: Option<u32>,
+}
+
+impl Hop<'_> {
+    const fn has_id(&self) -> bool {
+        !matches!(self.qos, QoS::AtMostOnce)
+    }
+
+    fn first_byte(&self) -> u8 {
+        write::publish_first_byte(self.qos, self.dup, self.retain)
+    }
+
+    fn number(&self) -> [u8; 2] {
+        self.packet_id.map_or(0, PacketId::get).to_be_bytes()
+    }
+}
+
+/// A PUBLISH with no properties or such as are forwarded as they are, as it lies in the buffer that it was read into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlainPublish<'a> {
     /// The whole packet.
@@ -41,6 +76,10 @@ pub struct PlainPublish<'a> {
     qos: QoS,
     packet_id: Option<PacketId>,
     topic: &'a str,
+    /// The properties, without their length.
+    section: &'a [u8],
+    /// Where in the section the value of Message Expiry Interval lies.
+    expiry_at: Option<u32>,
     payload: &'a [u8],
 }
 
@@ -106,7 +145,11 @@ fn publish<'a>(
         (Some(PacketId::new(u16::from_be_bytes(*id))?), behind)
     };
     let v5 = version.is_v5();
-    let payload = if v5 { behind.strip_prefix(&[0])? } else { behind };
+    let (section, expiry_at, payload) = match behind {
+        [0, payload @ ..] if v5 => (&[][..], None, payload),
+        _ if v5 => properties(behind)?,
+        _ => (&[][..], None, behind),
+    };
     let topic = if topic == known.as_bytes() && !topic.is_empty() {
         known
     } else {
@@ -115,7 +158,31 @@ fn publish<'a>(
         topic
     };
     let retain = first & 1 != 0;
-    Some(PlainPublish { bytes: packet, head, v5, dup, retain, qos, packet_id, topic, payload })
+    Some(PlainPublish {
+        bytes: packet,
+        head,
+        v5,
+        dup,
+        retain,
+        qos,
+        packet_id,
+        topic,
+        section,
+        expiry_at,
+        payload,
+    })
+}
+
+/// The section of properties, where it says when the message expires, and the payload behind it.
+#[inline(never)]
+fn properties(input: &[u8]) -> Option<(&[u8], Option<u32>, &[u8])> {
+    let varint::Read::Value(len, bytes) = varint::read(input) else { return None };
+    if bytes != varint::len(len) {
+        return None;
+    }
+    let (section, payload) = input.get(bytes..)?.split_at_checked(len as usize)?;
+    let expiry_at = section::judge(section)?;
+    Some((section, expiry_at.and_then(|at| u32::try_from(at).ok()), payload))
 }
 
 impl<'a> PlainPublish<'a> {
@@ -156,112 +223,147 @@ impl<'a> PlainPublish<'a> {
 
     /// The same as a packet like any other; allocates nothing.
     #[inline]
-    pub fn to_publish(&self) -> Publish<'a> {
+    pub const fn to_publish(&self) -> Publish<'a> {
         Publish {
             dup: self.dup,
             qos: self.qos,
             retain: self.retain,
             topic: Cow::Borrowed(self.topic),
             packet_id: self.packet_id,
-            properties: Properties::default(),
+            properties: Properties::judged(self.section),
             payload: Cow::Borrowed(self.payload),
         }
     }
 
-    /// Its topic and payload, for receivers of another layout.
+    /// Its parts, for receivers of another layout.
     #[inline]
     pub const fn bare(&self) -> Bare<'a> {
-        Bare { topic: self.topic, payload: self.payload }
+        Bare { topic: self.topic, section: self.section, payload: self.payload }
     }
 
     /// Bytes that [`Self::write`] appends; `None`: more than a remaining length can say.
     #[inline]
-    pub fn len_as(&self, version: Version, qos: QoS) -> Option<usize> {
-        if self.is_copied(version, qos) { Some(self.bytes.len()) } else { self.bare().len_as(version, qos) }
+    pub fn len_as(&self, hop: &Hop<'_>) -> Option<usize> {
+        if self.is_copied(hop) { Some(self.bytes.len()) } else { self.bare().len_as(hop) }
     }
 
     /// Whether the packet of such a receiver has the same layout.
-    const fn is_copied(&self, version: Version, qos: QoS) -> bool {
-        self.v5 == version.is_v5() && matches!(self.qos, QoS::AtMostOnce) == matches!(qos, QoS::AtMostOnce)
+    #[inline]
+    const fn is_copied(&self, hop: &Hop<'_>) -> bool {
+        let v5 = hop.version.is_v5();
+        self.v5 == v5
+            && !matches!(self.qos, QoS::AtMostOnce) == hop.has_id()
+            && (!v5 || hop.identifiers.is_empty())
     }
 
     /// Appends the packet for a receiver; see [`Bare::write`].
     #[inline]
-    pub fn write(
-        &self,
-        version: Version,
-        qos: QoS,
-        retain: bool,
-        packet_id: Option<PacketId>,
-        out: &mut Vec<u8>,
-    ) {
-        if !self.is_copied(version, qos) {
-            return self.bare().write(version, qos, retain, packet_id, out);
+    pub fn write(&self, hop: &Hop<'_>, out: &mut Vec<u8>) {
+        if !self.is_copied(hop) {
+            return self.bare().write(hop, out);
         }
         let start = out.len();
         out.extend_from_slice(self.bytes);
         let Some(packet) = out.get_mut(start..) else { return };
         if let Some(flags) = packet.first_mut() {
-            *flags = write::publish_first_byte(qos, false, retain);
+            *flags = hop.first_byte();
         }
-        if qos != QoS::AtMostOnce
-            && let Some(place) =
-                packet.get_mut(self.head + 2 + self.topic.len()..).and_then(<[u8]>::first_chunk_mut)
-        {
-            *place = number(packet_id);
+        if hop.has_id() {
+            patch(packet, self.head + 2 + self.topic.len(), hop.number());
+        }
+        if let (Some(seconds), Some(at)) = (hop.expiry, self.expiry_at) {
+            let section = self.bytes.len() - self.payload.len() - self.section.len();
+            patch(packet, section + at as usize, seconds.to_be_bytes());
         }
     }
 }
 
-/// What is left of a PUBLISH without properties that has been taken apart.
+fn patch<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) {
+    if let Some(place) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
+        *place = value;
+    }
+}
+
+/// The parts of a PUBLISH that are the same for all receivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bare<'a> {
     /// A valid topic name: it is not looked at again.
-    pub topic: &'a str,
+    pub(super) topic: &'a str,
+    /// Without its length; accepted by [`section::judge`].
+    section: &'a [u8],
     /// The application message.
-    pub payload: &'a [u8],
+    payload: &'a [u8],
 }
 
-impl Bare<'_> {
+impl<'a> Bare<'a> {
+    /// The parts of a packet that goes to receivers of `version`; `None`: its properties have been taken apart, and must be encoded.
+    #[inline]
+    pub fn of(publish: &'a Publish<'_>, version: Version) -> Option<Self> {
+        let section = if version.is_v5() { publish.properties.as_bytes()? } else { &[] };
+        Some(Self { topic: &publish.topic, section, payload: &publish.payload })
+    }
+
     /// Bytes that [`Self::write`] appends; `None`: more than a remaining length can say.
     #[inline]
-    pub fn len_as(&self, version: Version, qos: QoS) -> Option<usize> {
-        let body = self.body_len(version, qos);
+    pub fn len_as(&self, hop: &Hop<'_>) -> Option<usize> {
+        let body = self.body_len(hop);
         let remaining = u32::try_from(body).ok().filter(|&len| len <= varint::MAX)?;
         Some(1 + varint::len(remaining) + body)
     }
 
-    fn body_len(&self, version: Version, qos: QoS) -> usize {
-        let id = if qos == QoS::AtMostOnce { 0 } else { 2 };
-        2 + self.topic.len() + id + usize::from(version.is_v5()) + self.payload.len()
+    /// Bytes behind the fixed header.
+    #[inline]
+    pub(super) fn body_len(&self, hop: &Hop<'_>) -> usize {
+        let id = if hop.has_id() { 2 } else { 0 };
+        let section = if hop.version.is_v5() {
+            let len = self.section_len(hop);
+            varint::len(len) + len as usize
+        } else {
+            0
+        };
+        2 + self.topic.len() + id + section + self.payload.len()
     }
 
-    /// Appends the packet for a receiver, without DUP and without properties. `packet_id` is `Some` exactly for QoS 1 and 2
-    /// [MQTT-2.2.1-2]; a missing one is written as 0, which every receiver refuses. The caller has asked [`Self::len_as`].
     #[inline]
-    pub fn write(
-        &self,
-        version: Version,
-        qos: QoS,
-        retain: bool,
-        packet_id: Option<PacketId>,
-        out: &mut Vec<u8>,
-    ) {
-        let body = self.body_len(version, qos);
+    fn section_len(&self, hop: &Hop<'_>) -> u32 {
+        let identifiers: usize = hop.identifiers.iter().map(|&id| 1 + varint::len(id)).sum();
+        u32::try_from(self.section.len() + identifiers).unwrap_or(u32::MAX)
+    }
+
+    /// Appends the packet for a receiver. The caller has asked [`Self::len_as`].
+    #[inline]
+    pub fn write(&self, hop: &Hop<'_>, out: &mut Vec<u8>) {
+        let body = self.body_len(hop);
         out.reserve(1 + 4 + body);
-        out.u8(write::publish_first_byte(qos, false, retain));
+        out.u8(hop.first_byte());
         out.varint(u32::try_from(body).unwrap_or(varint::MAX));
         out.binary(self.topic.as_bytes());
-        if qos != QoS::AtMostOnce {
-            out.put(&number(packet_id));
+        if hop.has_id() {
+            out.put(&hop.number());
         }
-        if version.is_v5() {
-            out.u8(0);
+        if hop.version.is_v5() {
+            self.write_section(hop, out);
         }
         out.put(self.payload);
     }
-}
 
-fn number(packet_id: Option<PacketId>) -> [u8; 2] {
-    packet_id.map_or(0, PacketId::get).to_be_bytes()
+    #[inline]
+    fn write_section(&self, hop: &Hop<'_>, out: &mut Vec<u8>) {
+        out.varint(self.section_len(hop));
+        for &id in hop.identifiers {
+            out.u8(Property::SubscriptionIdentifier.id());
+            out.varint(id);
+        }
+        if self.section.is_empty() {
+            return;
+        }
+        let start = out.len();
+        out.put(self.section);
+        if let Some(seconds) = hop.expiry
+            && let Some(at) = section::expiry_at(self.section)
+        {
+            debug_assert!(at + EXPIRY_BYTES <= self.section.len(), "it has been judged");
+            patch(out, start + at, seconds.to_be_bytes());
+        }
+    }
 }

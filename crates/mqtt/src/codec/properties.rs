@@ -24,13 +24,20 @@ const UNKNOWN: DecodeError = DecodeError::malformed("2.2.2.2", "a property ident
 /// Reads a whole section: its length, then each property by `set`, which takes the value off the reader.
 fn section<'a>(
     reader: &mut Reader<'a>,
-    mut set: impl FnMut(Property, &mut Reader<'a>) -> Result<(), Fault>,
+    set: impl FnMut(Property, &mut Reader<'a>) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let len = reader.varint()?;
     if len == 0 {
         return Ok(());
     }
-    let mut section = reader.section(len as usize)?;
+    each(reader.section(len as usize)?, set)
+}
+
+/// Reads the properties of a section.
+fn each<'a>(
+    mut section: Reader<'a>,
+    mut set: impl FnMut(Property, &mut Reader<'a>) -> Result<(), Fault>,
+) -> Result<(), Fault> {
     let mut seen = 0_u64;
     while !section.is_empty() {
         let property = Property::from_id(section.varint()?).ok_or(Fault::Bad(UNKNOWN))?;
@@ -197,31 +204,47 @@ fn response_topic<'a>(reader: &mut Reader<'a>) -> Result<&'a str, Fault> {
 
 /// 3.3.2.3
 pub(super) fn publish<'a>(reader: &mut Reader<'a>, from: Role) -> Result<Properties<'a>, Fault> {
-    let mut p = Properties::default();
-    section(reader, |property, r| {
-        match property {
-            Property::TopicAlias => {
-                p.topic_alias = match r.u16()? {
-                    0 => return Err(ALIAS_ZERO.into()),
-                    alias => Some(alias),
-                };
-            }
-            // Only a server knows which subscriptions a message matched [MQTT-3.3.4-6].
-            Property::SubscriptionIdentifier if from == Role::Client => {
-                return Err(IDENTIFIER_FROM_CLIENT.into());
-            }
-            Property::SubscriptionIdentifier => {
-                p.subscription_identifiers.push(subscription_identifier(r, "3.3.2.3.8")?);
-            }
-            other => {
-                if !message(other, r, &mut p)? {
-                    return misplaced();
-                }
-            }
-        }
-        Ok(())
+    let mut p: Option<Box<PublishProperties<'a>>> = None;
+    section(reader, |property, r| publish_property(property, r, from, p.get_or_insert_default()))?;
+    Ok(Properties::apart(p))
+}
+
+/// The properties of a PUBLISH that a server sent, from its section without the length.
+pub(super) fn forwarded(section: &[u8]) -> Result<PublishProperties<'_>, Fault> {
+    let mut p = PublishProperties::default();
+    each(Reader::new(section, 0, section.len()), |property, r| {
+        publish_property(property, r, Role::Server, &mut p)
     })?;
     Ok(p)
+}
+
+fn publish_property<'a>(
+    property: Property,
+    r: &mut Reader<'a>,
+    from: Role,
+    p: &mut PublishProperties<'a>,
+) -> Result<(), Fault> {
+    match property {
+        Property::TopicAlias => {
+            p.topic_alias = match r.u16()? {
+                0 => return Err(ALIAS_ZERO.into()),
+                alias => Some(alias),
+            };
+        }
+        // Only a server knows which subscriptions a message matched [MQTT-3.3.4-6].
+        Property::SubscriptionIdentifier if from == Role::Client => {
+            return Err(IDENTIFIER_FROM_CLIENT.into());
+        }
+        Property::SubscriptionIdentifier => {
+            p.subscription_identifiers.push(subscription_identifier(r, "3.3.2.3.8")?);
+        }
+        other => {
+            if !message(other, r, p)? {
+                return misplaced();
+            }
+        }
+    }
+    Ok(())
 }
 
 const ALIAS_ZERO: DecodeError = DecodeError {

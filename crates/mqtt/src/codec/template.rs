@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU16;
 
+use super::plain::{Bare, Hop};
 use super::write::{self, Count, Sink};
 use super::{check, varint};
 use crate::codec::encode::EncodeError;
@@ -141,6 +142,20 @@ impl PublishTemplate {
         let mut bytes = Vec::new();
         let id_at = without_id(version, qos, dup, retain, topic, properties, payload, &mut bytes)?;
         Ok(Self { bytes, qos, id_at, topic_len: topic.len(), v5: version.is_v5() })
+    }
+
+    /// The same of a packet that need not be encoded: for receivers like that of `hop`, whose packet identifier is not looked at.
+    ///
+    /// # Errors
+    /// It has more bytes than a remaining length can say.
+    pub fn copied(bare: &Bare<'_>, hop: &Hop<'_>) -> Result<Self, EncodeError> {
+        let body = bare.body_len(hop);
+        let remaining = check::remaining(body)?;
+        let mut bytes = Vec::new();
+        bare.write(hop, &mut bytes);
+        let topic_len = bare.topic.len();
+        let id_at = 1 + varint::len(remaining) + 2 + topic_len;
+        Ok(Self { bytes, qos: hop.qos, id_at, topic_len, v5: hop.version.is_v5() })
     }
 
     /// Appends the packet for one receiver. `packet_id` is `Some` exactly for QoS 1 and 2 [MQTT-2.2.1-2].

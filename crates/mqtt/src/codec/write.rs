@@ -163,7 +163,7 @@ fn publish_body<S: Sink>(publish: &Publish<'_>, version: Version, s: &mut S) {
         s.u16(id.get());
     }
     if version.is_v5() {
-        section(&*publish.properties, s);
+        section(&*publish.properties.read(), s);
     }
     s.put(&publish.payload);
 }

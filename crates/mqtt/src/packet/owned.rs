@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use super::{
     Ack, Auth, Binary, Connack, ConnackProperties, Connect, ConnectProperties, Disconnect,
-    DisconnectProperties, Packet, Properties, Publish, PublishProperties, ReasonProperties, Suback,
-    Subscribe, SubscribeFilter, Text, Unsuback, Unsubscribe, UserProperties, Will,
+    DisconnectProperties, Packet, Publish, PublishProperties, ReasonProperties, Suback, Subscribe,
+    SubscribeFilter, Text, Unsuback, Unsubscribe, UserProperties, Will,
 };
 
 fn text(value: Text<'_>) -> Text<'static> {
@@ -147,13 +147,6 @@ impl Publish<'_> {
             properties: self.properties.into_owned(),
             payload: binary(self.payload),
         }
-    }
-}
-
-impl Properties<'_> {
-    /// The same properties with their own memory.
-    pub fn into_owned(self) -> Properties<'static> {
-        self.map(PublishProperties::into_owned)
     }
 }
 

@@ -72,7 +72,7 @@ fn overlapping_subscriptions_give_one_copy_with_all_identifiers() {
     let message = device.message();
     // The highest QoS of them [MQTT-3.3.4-2], all identifiers [MQTT-3.3.4-4].
     assert_eq!(message.qos, QoS::ExactlyOnce);
-    let mut identifiers = message.properties.subscription_identifiers.to_vec();
+    let mut identifiers = message.properties.read().subscription_identifiers.to_vec();
     identifiers.sort_unstable();
     assert_eq!(identifiers, [7, 300, 268_435_455]);
     device.nothing_more();
@@ -137,7 +137,7 @@ fn a_message_is_not_delivered_after_its_expiry_and_tells_what_is_left_before() {
     // [MQTT-3.3.2-5], [MQTT-3.3.2-6]
     let message = back.message();
     assert_eq!(device::payload(&message), "fresh");
-    let left = message.properties.message_expiry_interval.expect("what is left");
+    let left = message.properties.message_expiry_interval().expect("what is left");
     assert!((80..100).contains(&left), "{left}");
     assert_eq!(device::payload(&back.message()), "for ever");
     back.nothing_more();

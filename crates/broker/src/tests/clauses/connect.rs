@@ -226,7 +226,7 @@ fn user_properties_of_a_will_keep_their_order() {
     will.properties.user_properties = properties.clone();
     join(&mut w, Connect { will: Some(will), ..plain(Version::V5, "c") }).cut(&mut w);
     let got = messages(&watcher.read(&mut w));
-    assert!(matches!(got.as_slice(), [p] if p.properties.user_properties == properties), "{got:?}");
+    assert!(matches!(got.as_slice(), [p] if p.properties.read().user_properties == properties), "{got:?}");
 }
 
 /// [MQTT-3.2.2-22], [MQTT-3.1.2-22], [v3 MQTT-3.1.2-24]: the keep alive of the CONNECT counts where CONNACK says nothing else.

@@ -99,7 +99,7 @@ fn a_message_that_was_sent_does_not_expire() {
     sub.subscribe(&mut w, "a", QoS::ExactlyOnce);
     let publisher = Peer::clean(&mut w, "pub");
     let mut short = message("a", QoS::ExactlyOnce, 1, b"x");
-    short.properties.message_expiry_interval = Some(2);
+    short.properties.edit(|p| p.message_expiry_interval = Some(2));
     publisher.ask(&mut w, Packet::Publish(short));
     let first = messages(&sub.read(&mut w));
     sub.cut(&mut w);

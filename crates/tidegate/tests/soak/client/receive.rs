@@ -134,7 +134,7 @@ impl Client {
     }
 
     pub(super) fn topic_of(&mut self, publish: &Publish<'_>) -> Result<Arc<str>, String> {
-        let Some(alias) = publish.properties.topic_alias else { return Ok(Arc::from(&*publish.topic)) };
+        let Some(alias) = publish.properties.topic_alias() else { return Ok(Arc::from(&*publish.topic)) };
         let Some(entry) = self.aliases.get_mut(usize::from(alias)).filter(|_| alias > 0) else {
             return Err(self.wrong(&format!("Topic Alias {alias} above what was asked for [MQTT-3.1.2-26]")));
         };
