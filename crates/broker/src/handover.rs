@@ -117,22 +117,25 @@ impl Drop for Handover {
 #[cfg(test)]
 mod tests {
     use mqtt::codec::encode::encode;
-    use mqtt::packet::{Packet, Publish};
+    use mqtt::packet::{Packet, Publish, PublishProperties};
     use mqtt::{PacketId, QoS};
     use proptest::prelude::*;
 
     use super::*;
-    use crate::message::NEVER;
+    use crate::message::expiry_of;
 
     proptest! {
         /// [MQTT-4.6.0-6]
         #[test]
         fn messages_come_out_as_they_went_in_and_in_order(
-            list in prop::collection::vec((0_u8..3, "[a-c]{1,3}", any::<Vec<u8>>(), any::<bool>(), any::<bool>()), 0..20),
+            list in prop::collection::vec(
+                (0_u8..3, "[a-c]{1,3}", any::<Vec<u8>>(), any::<bool>(), any::<bool>(), prop::option::of(any::<u32>())),
+                0..20,
+            ),
         ) {
             let mut batch = Handover::default();
             let mut expected = Vec::new();
-            for (number, (qos, topic, payload, v5, shared)) in (1_u16..).zip(list) {
+            for (number, (qos, topic, payload, v5, shared, interval)) in (1_u16..).zip(list) {
                 let qos = QoS::from_u8(qos).unwrap();
                 let packet_id = if qos == QoS::AtMostOnce { None } else { PacketId::new(number) };
                 let publish = Publish {
@@ -141,12 +144,17 @@ mod tests {
                     retain: false,
                     topic: topic.into(),
                     packet_id,
-                    properties: Default::default(),
+                    properties: PublishProperties {
+                        message_expiry_interval: interval.filter(|_| v5),
+                        content_type: v5.then(|| "c".into()),
+                        ..Default::default()
+                    }
+                    .into(),
                     payload: payload.into(),
                 };
                 let version = if v5 { Version::V5 } else { Version::V31 };
                 let publisher = SessionKey(number.into());
-                let view = View { publisher, expires_at: NEVER, publish: &publish, plain: None };
+                let view = View { publisher, expires_at: expiry_of(&publish, 1_000), publish: &publish, plain: None };
                 if shared {
                     batch.push(view, &mut None);
                 } else {
@@ -155,7 +163,8 @@ mod tests {
                     let Some((Plain::Publish(plain), _)) = plain(&bytes, version, u32::MAX, "") else { panic!() };
                     batch.push(View { plain: Some(&plain), ..view }, &mut None);
                 }
-                expected.push((publisher, qos, publish.topic.to_string(), publish.payload.to_vec()));
+                let Publish { topic, properties, payload, .. } = publish.clone();
+                expected.push((publisher, view.expires_at, qos, topic.to_string(), properties, payload.to_vec()));
             }
             prop_assert_eq!(batch.len(), expected.len());
             let account = Arc::new(AtomicUsize::new(0));
@@ -165,7 +174,8 @@ mod tests {
             let mut got = Vec::new();
             let unreadable = batch.deliver(|view| {
                 let p = view.publish;
-                got.push((view.publisher, p.qos, p.topic.to_string(), p.payload.to_vec()));
+                let Publish { topic, properties, payload, .. } = p.clone().into_owned();
+                got.push((view.publisher, view.expires_at, p.qos, topic.to_string(), properties, payload.to_vec()));
             });
             prop_assert_eq!((got, unreadable), (expected, 0));
             drop(batch);

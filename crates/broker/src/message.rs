@@ -189,7 +189,10 @@ pub(crate) fn expiry_of(publish: &Publish<'_>, unix_ms: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use mqtt::QoS;
+    use mqtt::codec::encode::encode;
+    use mqtt::codec::plain::{Plain, plain};
+    use mqtt::packet::Packet;
+    use mqtt::{QoS, Version};
 
     use super::*;
 
@@ -275,6 +278,36 @@ mod tests {
             spare.give_back(owned(&publish(None)));
         }
         assert_eq!(spare.0.len(), SPARE_MESSAGES);
+    }
+
+    /// Two user properties as they came: they count with all their bytes while the message waits, in used memory as in new, and
+    /// do not stay with the memory. Each message has its own.
+    #[test]
+    fn a_section_counts_and_goes_with_its_message() {
+        let pair = |byte: &str| ("k".into(), byte.repeat(120).into());
+        let properties =
+            PublishProperties { user_properties: vec![pair("v"), pair("w")], ..Default::default() };
+        let rich = Publish { properties: properties.into(), ..publish(None) };
+        let mut packet = Vec::new();
+        encode(&Packet::Publish(rich.clone()), Version::V5, &mut packet).unwrap();
+        let Some((Plain::Publish(plain), len)) = plain(&packet, Version::V5, u32::MAX, "") else {
+            panic!("it is forwarded as it is")
+        };
+        assert_eq!(len, packet.len());
+        let publish = plain.to_publish();
+        assert_eq!(publish, rich);
+        let section = publish.properties.as_bytes().unwrap().to_vec();
+        assert_eq!(section.len(), 2 * 126);
+        let mut spare = Spare::default();
+        for _ in 0..3 {
+            let view = View { publisher: NOBODY, expires_at: NEVER, publish: &publish, plain: Some(&plain) };
+            let message = spare.take(view);
+            assert_eq!(message.publish.properties.as_bytes(), Some(&section[..]));
+            assert_eq!(message.weight(), 1 + 1 + 2 * 126);
+            spare.give_back(message);
+            assert!(spare.0.iter().all(|m| m.publish.properties.is_none() && m.weight() == 2));
+        }
+        assert_eq!(spare.0.len(), 1);
     }
 
     #[test]

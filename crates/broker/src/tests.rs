@@ -9,6 +9,7 @@ mod failure;
 mod life;
 mod limits;
 mod pieces;
+mod properties;
 mod protocol;
 mod rig;
 mod shared;

@@ -3,8 +3,9 @@
 use std::hint::black_box;
 
 use mqtt::codec::decode::{self, Role};
+use mqtt::codec::plain::{self, Plain};
 use mqtt::codec::{DecodeError, Decoded};
-use mqtt::packet::Packet;
+use mqtt::packet::{Packet, PublishProperties};
 use mqtt::{QoS, Version};
 
 use crate::meter::{Row, counted, repeat};
@@ -29,6 +30,9 @@ pub(crate) const ROWS: &[Row] = &[
             one(&packets::publish_v5(&packets::topic(42), QoS::AtLeastOnce, 7, packets::PAYLOAD), Version::V5)
         },
     },
+    Row { name: "decode/plain_publish_q0_64b", run: || recognised(PublishProperties::default()) },
+    Row { name: "decode/plain_publish_q0_v5_3_properties", run: || recognised(packets::telemetry()) },
+    Row { name: "decode/plain_publish_q0_v5_properties", run: || recognised(packets::properties()) },
     Row { name: "decode/publish_batch_100", run: batch },
     Row {
         name: "decode/connect_v311",
@@ -58,6 +62,22 @@ fn one(packet: &Packet<'_>, version: Version) -> u64 {
         let decoded = decode(black_box(&bytes), version, Role::Client, 1 << 20);
         assert!(matches!(decoded, Ok(Decoded::Packet(_, used)) if used == bytes.len()));
         black_box(&decoded);
+    })
+}
+
+/// The same.
+type Recognise = for<'a> fn(&'a [u8], Version, u32, &'a str) -> Option<(Plain<'a>, usize)>;
+
+/// The short way of a PUBLISH of version 5 to the topic of the one before.
+fn recognised(properties: PublishProperties<'_>) -> u64 {
+    let topic = packets::topic(42);
+    let packet = packets::publish(&topic, QoS::AtMostOnce, 1, packets::PAYLOAD);
+    let bytes = packets::bytes(&packets::with(packet, properties), Version::V5);
+    let plain = black_box(plain::plain as Recognise);
+    repeat(|_| {
+        let recognised = plain(black_box(&bytes), Version::V5, 1 << 20, &topic);
+        assert!(matches!(recognised, Some((Plain::Publish(_), used)) if used == bytes.len()));
+        black_box(&recognised);
     })
 }
 

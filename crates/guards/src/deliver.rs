@@ -8,7 +8,7 @@ use std::mem::take;
 use broker::bench::{Bench, Device};
 use mqtt::codec::Decoded;
 use mqtt::codec::decode::{Role, decode};
-use mqtt::packet::Packet;
+use mqtt::packet::{Packet, PublishProperties};
 use mqtt::{QoS, Version};
 
 use crate::meter::{OPERATIONS, Row, counted};
@@ -26,16 +26,35 @@ pub(crate) const ROWS: &[Row] = &[
     Row { name: "deliver/q0_4k_to_10", run: || play(&Case { receivers: 10, payload: 4_096, ..Q0 }) },
     Row {
         name: "deliver/q0_v5_properties_to_10",
-        run: || play(&Case { receivers: 10, version: Version::V5, ..Q0 }),
+        run: || play(&Case { receivers: 10, version: Version::V5, properties: packets::properties, ..Q0 }),
+    },
+    Row {
+        name: "deliver/q0_v5_3_properties_to_1_batch",
+        run: || play(&Case { version: Version::V5, properties: packets::telemetry, batch: 100, ..Q0 }),
     },
     Row { name: "deliver/q0_shared_by_3", run: || play(&Case { members: 3, receivers: 0, ..Q0 }) },
     Row { name: "deliver/q1_to_1", run: || play(&Q1) },
     Row { name: "deliver/q1_to_1_batch", run: || play(&Case { batch: 20, ..Q1 }) },
     Row { name: "deliver/q1_to_10", run: || play(&Case { receivers: 10, ..Q1 }) },
-    Row { name: "deliver/q1_v5_properties_to_1", run: || play(&Case { version: Version::V5, ..Q1 }) },
+    Row {
+        name: "deliver/q1_v5_properties_to_1",
+        run: || play(&Case { version: Version::V5, properties: packets::properties, ..Q1 }),
+    },
+    Row {
+        name: "deliver/q1_v5_3_properties_to_1_batch",
+        run: || play(&Case { version: Version::V5, properties: packets::telemetry, batch: 20, ..Q1 }),
+    },
     Row {
         name: "deliver/q1_durable_to_1_batch",
-        run: || play(&Case { version: Version::V5, durable: true, batch: 20, ..Q1 }),
+        run: || {
+            play(&Case {
+                version: Version::V5,
+                properties: packets::properties,
+                durable: true,
+                batch: 20,
+                ..Q1
+            })
+        },
     },
     Row { name: "deliver/q2_to_1", run: || play(&Q2) },
     Row { name: "deliver/q2_to_1_batch", run: || play(&Case { batch: 20, ..Q2 }) },
@@ -46,8 +65,10 @@ pub(crate) const ROWS: &[Row] = &[
 const WARM_UP: usize = 50;
 
 struct Case {
-    /// Of publisher and subscribers; 5 adds properties to the messages.
+    /// Of publisher and subscribers.
     version: Version,
+    /// Of the messages; version 5 only.
+    properties: fn() -> PublishProperties<'static>,
     qos: QoS,
     /// Who subscribes to the topics of all messages.
     receivers: usize,
@@ -66,6 +87,7 @@ struct Case {
 /// Version 3.1.1, one receiver.
 const Q0: Case = Case {
     version: Version::V311,
+    properties: PublishProperties::default,
     qos: QoS::AtMostOnce,
     receivers: 1,
     members: 0,
@@ -155,8 +177,8 @@ impl Scene {
         for n in 0..case.batch {
             self.next_id = self.next_id % 60_000 + 1;
             let topic = self.topics.get((turn * case.batch + n) % case.topics).map_or("", String::as_str);
-            let packet = if case.version.is_v5() { packets::publish_v5 } else { packets::publish };
-            let packet = packet(topic, case.qos, self.next_id, case.payload);
+            let packet = packets::publish(topic, case.qos, self.next_id, case.payload);
+            let packet = packets::with(packet, (case.properties)());
             sent.extend(packets::bytes(&packet, case.version));
         }
         let mut reads = vec![(self.publisher, sent)];

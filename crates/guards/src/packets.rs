@@ -38,6 +38,15 @@ pub(crate) fn properties() -> PublishProperties<'static> {
     }
 }
 
+/// What telemetry of version 5 has: nothing that changes on the way.
+pub(crate) fn telemetry() -> PublishProperties<'static> {
+    PublishProperties {
+        content_type: Some("application/json".into()),
+        user_properties: vec![("schema".into(), "position/3".into()), ("unit".into(), "m".into())],
+        ..PublishProperties::default()
+    }
+}
+
 /// A PUBLISH; `id` is looked at for QoS 1 and 2 only.
 pub(crate) fn publish(topic: &str, qos: QoS, id: u16, payload: usize) -> Packet<'_> {
     Packet::Publish(Publish {
@@ -51,12 +60,17 @@ pub(crate) fn publish(topic: &str, qos: QoS, id: u16, payload: usize) -> Packet<
     })
 }
 
-/// The same with [`properties`].
-pub(crate) fn publish_v5(topic: &str, qos: QoS, id: u16, payload: usize) -> Packet<'_> {
-    match publish(topic, qos, id, payload) {
-        Packet::Publish(publish) => Packet::Publish(Publish { properties: properties().into(), ..publish }),
+/// The same with properties.
+pub(crate) fn with<'a>(packet: Packet<'a>, properties: PublishProperties<'a>) -> Packet<'a> {
+    match packet {
+        Packet::Publish(publish) => Packet::Publish(Publish { properties: properties.into(), ..publish }),
         other => other,
     }
+}
+
+/// The same with [`properties`].
+pub(crate) fn publish_v5(topic: &str, qos: QoS, id: u16, payload: usize) -> Packet<'_> {
+    with(publish(topic, qos, id, payload), properties())
 }
 
 /// A CONNECT of 3.1.1 for a session that ends with its connection.

@@ -8,9 +8,8 @@
 
 use std::borrow::Cow;
 
-use super::section::{self, EXPIRY_BYTES};
-use super::varint;
 use super::write::{self, Sink};
+use super::{section, varint};
 use crate::packet::{Properties, Publish};
 use crate::property::Property;
 use crate::{PacketId, QoS, Version, topic};
@@ -50,14 +49,17 @@ pub struct Hop<'a> {
 }
 
 impl Hop<'_> {
+    #[inline]
     const fn has_id(&self) -> bool {
         !matches!(self.qos, QoS::AtMostOnce)
     }
 
+    #[inline]
     fn first_byte(&self) -> u8 {
         write::publish_first_byte(self.qos, self.dup, self.retain)
     }
 
+    #[inline]
     fn number(&self) -> [u8; 2] {
         self.packet_id.map_or(0, PacketId::get).to_be_bytes()
     }
@@ -78,8 +80,6 @@ pub struct PlainPublish<'a> {
     topic: &'a str,
     /// The properties, without their length.
     section: &'a [u8],
-    /// Where in the section the value of Message Expiry Interval lies.
-    expiry_at: Option<u32>,
     payload: &'a [u8],
 }
 
@@ -145,10 +145,10 @@ fn publish<'a>(
         (Some(PacketId::new(u16::from_be_bytes(*id))?), behind)
     };
     let v5 = version.is_v5();
-    let (section, expiry_at, payload) = match behind {
-        [0, payload @ ..] if v5 => (&[][..], None, payload),
+    let (section, payload) = match behind {
+        [0, payload @ ..] if v5 => (&[][..], payload),
         _ if v5 => properties(behind)?,
-        _ => (&[][..], None, behind),
+        _ => (&[][..], behind),
     };
     let topic = if topic == known.as_bytes() && !topic.is_empty() {
         known
@@ -158,31 +158,18 @@ fn publish<'a>(
         topic
     };
     let retain = first & 1 != 0;
-    Some(PlainPublish {
-        bytes: packet,
-        head,
-        v5,
-        dup,
-        retain,
-        qos,
-        packet_id,
-        topic,
-        section,
-        expiry_at,
-        payload,
-    })
+    Some(PlainPublish { bytes: packet, head, v5, dup, retain, qos, packet_id, topic, section, payload })
 }
 
-/// The section of properties, where it says when the message expires, and the payload behind it.
+/// The section of properties and the payload behind it.
 #[inline(never)]
-fn properties(input: &[u8]) -> Option<(&[u8], Option<u32>, &[u8])> {
+fn properties(input: &[u8]) -> Option<(&[u8], &[u8])> {
     let varint::Read::Value(len, bytes) = varint::read(input) else { return None };
     if bytes != varint::len(len) {
         return None;
     }
     let (section, payload) = input.get(bytes..)?.split_at_checked(len as usize)?;
-    let expiry_at = section::judge(section)?;
-    Some((section, expiry_at.and_then(|at| u32::try_from(at).ok()), payload))
+    section::is_forwarded(section).then_some((section, payload))
 }
 
 impl<'a> PlainPublish<'a> {
@@ -260,7 +247,7 @@ impl<'a> PlainPublish<'a> {
     #[inline]
     pub fn write(&self, hop: &Hop<'_>, out: &mut Vec<u8>) {
         if !self.is_copied(hop) {
-            return self.bare().write(hop, out);
+            return self.write_parts(hop, out);
         }
         let start = out.len();
         out.extend_from_slice(self.bytes);
@@ -271,13 +258,28 @@ impl<'a> PlainPublish<'a> {
         if hop.has_id() {
             patch(packet, self.head + 2 + self.topic.len(), hop.number());
         }
-        if let (Some(seconds), Some(at)) = (hop.expiry, self.expiry_at) {
-            let section = self.bytes.len() - self.payload.len() - self.section.len();
-            patch(packet, section + at as usize, seconds.to_be_bytes());
+        if let Some(seconds) = hop.expiry {
+            let at = self.bytes.len() - self.payload.len() - self.section.len();
+            patch_expiry(packet, at, self.section, seconds);
         }
+    }
+
+    /// Not inlined, so that copying is.
+    #[inline(never)]
+    fn write_parts(&self, hop: &Hop<'_>, out: &mut Vec<u8>) {
+        self.bare().write(hop, out);
     }
 }
 
+/// Says how much is left of the Message Expiry Interval of `section`, which lies at `at`.
+#[inline(never)]
+fn patch_expiry(bytes: &mut [u8], at: usize, section: &[u8], seconds: u32) {
+    if let Some(within) = section::expiry_at(section) {
+        patch(bytes, at + within, seconds.to_be_bytes());
+    }
+}
+
+#[inline]
 fn patch<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) {
     if let Some(place) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
         *place = value;
@@ -289,7 +291,7 @@ fn patch<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) {
 pub struct Bare<'a> {
     /// A valid topic name: it is not looked at again.
     pub(super) topic: &'a str,
-    /// Without its length; accepted by [`section::judge`].
+    /// Without its length; accepted by [`section::is_forwarded`].
     section: &'a [u8],
     /// The application message.
     payload: &'a [u8],
@@ -359,11 +361,8 @@ impl<'a> Bare<'a> {
         }
         let start = out.len();
         out.put(self.section);
-        if let Some(seconds) = hop.expiry
-            && let Some(at) = section::expiry_at(self.section)
-        {
-            debug_assert!(at + EXPIRY_BYTES <= self.section.len(), "it has been judged");
-            patch(out, start + at, seconds.to_be_bytes());
+        if let Some(seconds) = hop.expiry {
+            patch_expiry(out, start, self.section, seconds);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The property section of a PUBLISH as it lies in the buffer: judged in place, and forwarded without being taken apart.
 //!
-//! [`judge`] accepts sections of properties that a server "MUST send ... unaltered" to the receivers [MQTT-3.3.2-4],
+//! [`is_forwarded`] accepts sections of properties that a server "MUST send ... unaltered" to the receivers [MQTT-3.3.2-4],
 //! [MQTT-3.3.2-15], [MQTT-3.3.2-16], [MQTT-3.3.2-17], [MQTT-3.3.2-20], and Message Expiry Interval, whose value is patched
 //! [MQTT-3.3.2-6]. What belongs to one hop (Topic Alias, Subscription Identifier), what is unknown and what is not right is left to
 //! [`super::properties`], which also has the words for what is wrong.
@@ -20,14 +20,17 @@ const CORRELATION_DATA: u8 = Property::CorrelationData.id();
 const USER_PROPERTY: u8 = Property::UserProperty.id();
 
 /// Bytes of the value of Message Expiry Interval.
-pub(super) const EXPIRY_BYTES: usize = 4;
+const EXPIRY_BYTES: usize = 4;
 
-/// Whether a section, without its length, may be forwarded as it is; where the value of Message Expiry Interval lies, if it has one.
-///
-/// It may exactly if [`properties::publish`] would accept it and each property is one of those that are forwarded. Allocates nothing.
-pub(super) fn judge(section: &[u8]) -> Option<Option<usize>> {
+/// Whether a section, without its length, may be forwarded as it is: exactly if [`properties::publish`] would accept it and each
+/// property is one of those that are forwarded. Allocates nothing.
+pub(super) fn is_forwarded(section: &[u8]) -> bool {
+    judge(section).is_some()
+}
+
+fn judge(section: &[u8]) -> Option<()> {
     let mut rest = section;
-    let (mut seen, mut expiry_at) = (0_u16, None);
+    let mut seen = 0_u16;
     while let Some((&id, value)) = rest.split_first() {
         if id == USER_PROPERTY {
             rest = skip_text(skip_text(value)?)?;
@@ -38,10 +41,7 @@ pub(super) fn judge(section: &[u8]) -> Option<Option<usize>> {
                 let (&indicator, rest) = value.split_first()?;
                 (indicator <= 1).then_some(rest)?
             }
-            MESSAGE_EXPIRY_INTERVAL => {
-                expiry_at = Some(section.len() - value.len());
-                value.split_at_checked(EXPIRY_BYTES)?.1
-            }
+            MESSAGE_EXPIRY_INTERVAL => value.get(EXPIRY_BYTES..)?,
             CONTENT_TYPE => skip_text(value)?,
             RESPONSE_TOPIC => {
                 let (name, rest) = binary(value)?;
@@ -58,7 +58,7 @@ pub(super) fn judge(section: &[u8]) -> Option<Option<usize>> {
         }
         seen |= bit;
     }
-    Some(expiry_at)
+    Some(())
 }
 
 fn binary(input: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -96,7 +96,7 @@ fn is_ascii(bytes: &[u8]) -> bool {
     seen & HIGH == 0
 }
 
-/// The properties of a section that [`judge`] has accepted.
+/// The properties of a section that [`is_forwarded`] has accepted.
 pub(crate) fn read(section: &[u8]) -> PublishProperties<'_> {
     let read = properties::forwarded(section);
     debug_assert!(read.is_ok(), "it has been judged");
@@ -120,17 +120,17 @@ fn find(section: &[u8], wanted: u8) -> Option<&[u8]> {
     None
 }
 
-/// The Payload Format Indicator of a section that [`judge`] has accepted.
+/// The Payload Format Indicator of a section that [`is_forwarded`] has accepted.
 pub(crate) fn payload_format_indicator(section: &[u8]) -> Option<bool> {
     find(section, PAYLOAD_FORMAT_INDICATOR)?.first().map(|&indicator| indicator == 1)
 }
 
-/// The Message Expiry Interval of a section that [`judge`] has accepted.
+/// The Message Expiry Interval of a section that [`is_forwarded`] has accepted.
 pub(crate) fn message_expiry_interval(section: &[u8]) -> Option<u32> {
     find(section, MESSAGE_EXPIRY_INTERVAL)?.first_chunk().map(|value| u32::from_be_bytes(*value))
 }
 
-/// Where the value of Message Expiry Interval lies in a section that [`judge`] has accepted.
+/// Where the value of Message Expiry Interval lies in a section that [`is_forwarded`] has accepted.
 pub(super) fn expiry_at(section: &[u8]) -> Option<usize> {
     find(section, MESSAGE_EXPIRY_INTERVAL).map(|value| section.len() - value.len())
 }
@@ -184,14 +184,12 @@ mod tests {
                 .as_ref()
                 .ok()
                 .filter(|p| p.topic_alias.is_none() && p.subscription_identifiers.is_empty());
-            let judged = judge(&section);
-            prop_assert_eq!(judged.is_some(), whole.is_some());
-            if let (Some(at), Some(whole)) = (judged, whole) {
+            prop_assert_eq!(is_forwarded(&section), whole.is_some());
+            if let Some(whole) = whole {
                 prop_assert_eq!(&super::read(&section), whole);
                 prop_assert_eq!(payload_format_indicator(&section), whole.payload_format_indicator);
                 prop_assert_eq!(message_expiry_interval(&section), whole.message_expiry_interval);
-                prop_assert_eq!(expiry_at(&section), at);
-                let value = at.map(|at| u32::from_be_bytes(section[at..at + EXPIRY_BYTES].try_into().unwrap()));
+                let value = expiry_at(&section).map(|at| u32::from_be_bytes(section[at..at + EXPIRY_BYTES].try_into().unwrap()));
                 prop_assert_eq!(value, whole.message_expiry_interval);
             }
         }

@@ -16,7 +16,7 @@ enum Form<'a> {
     /// A message that has none is not two hundred bytes larger for those that have.
     #[default]
     None,
-    /// What [`section::judge`] accepted; not empty.
+    /// What [`section::is_forwarded`] accepted; not empty.
     Raw(Cow<'a, [u8]>),
     Apart(Box<PublishProperties<'a>>),
 }
@@ -24,7 +24,8 @@ enum Form<'a> {
 static NONE: PublishProperties<'static> = PublishProperties::NONE;
 
 impl<'a> Properties<'a> {
-    /// A section, without its length, that [`section::judge`] has accepted.
+    /// A section, without its length, that [`section::is_forwarded`] has accepted.
+    #[inline]
     pub(crate) const fn judged(bytes: &'a [u8]) -> Self {
         Self(if bytes.is_empty() { Form::None } else { Form::Raw(Cow::Borrowed(bytes)) })
     }
@@ -35,12 +36,14 @@ impl<'a> Properties<'a> {
     }
 
     /// Whether there certainly are none; asks nothing of the heap.
+    #[inline]
     pub const fn is_none(&self) -> bool {
         matches!(self.0, Form::None)
     }
 
     /// The property section as it came and as it goes to every receiver of version 5, without its length; empty for none.
     /// `None`: they have been taken apart.
+    #[inline]
     pub fn as_bytes(&self) -> Option<&[u8]> {
         match &self.0 {
             Form::None => Some(&[]),
@@ -71,6 +74,7 @@ impl<'a> Properties<'a> {
     }
 
     /// [`PublishProperties::payload_format_indicator`]; allocates nothing.
+    #[inline]
     pub fn payload_format_indicator(&self) -> Option<bool> {
         match &self.0 {
             Form::None => None,
@@ -80,6 +84,7 @@ impl<'a> Properties<'a> {
     }
 
     /// [`PublishProperties::message_expiry_interval`]; allocates nothing.
+    #[inline]
     pub fn message_expiry_interval(&self) -> Option<u32> {
         match &self.0 {
             Form::None => None,
@@ -89,6 +94,7 @@ impl<'a> Properties<'a> {
     }
 
     /// [`PublishProperties::topic_alias`]; allocates nothing.
+    #[inline]
     pub fn topic_alias(&self) -> Option<u16> {
         match &self.0 {
             // a section with one is never copied: it means something on its own connection only
