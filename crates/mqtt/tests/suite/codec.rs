@@ -402,7 +402,7 @@ fn what_no_peer_accepts_is_not_encoded_and_leaves_the_output_alone() {
         ),
         (
             publish(&|p| {
-                p.properties.edit(|p| p.subscription_identifiers = vec![MAX_REMAINING_LENGTH + 1].into())
+                p.properties.edit(|p| p.subscription_identifiers = vec![MAX_REMAINING_LENGTH + 1].into());
             }),
             EncodeError::Value("Subscription Identifier"),
         ),
