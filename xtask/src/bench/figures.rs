@@ -339,7 +339,7 @@ const fn sign(well: bool) -> &'static str {
     if well { "✓" } else { "✗" }
 }
 
-/// `median (min–max)`.
+/// `median (min–max)`; the median alone where there was one turn.
 fn ratio(spread: Option<Spread>) -> String {
     spread.map_or_else(
         || "–".to_owned(),
@@ -360,7 +360,7 @@ fn times(limit: f64, name: &str) -> String {
 }
 
 /// A limit as people write it: `1`, `0.025`.
-fn short(value: f64) -> String {
+pub(super) fn short(value: f64) -> String {
     let text = format!("{value:.4}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
@@ -518,6 +518,13 @@ mod tests {
         let text = table.markdown();
         assert!(text.ends_with("\nrow b, added to nothing, in µs: we 1.00, others 3.50.\n"), "{text}");
         assert!(!text.contains("ours / nothing") && text.contains("ours / others"), "{text}");
+    }
+
+    #[test]
+    fn one_turn_has_no_spread() {
+        assert_eq!(ratio(Spread::of(vec![0.5])), "0.500");
+        assert_eq!(ratio(Spread::of(vec![0.5, 0.25, 1.0])), "0.500 (0.250–1.00)");
+        assert_eq!(ratio(None), "–");
     }
 
     #[test]

@@ -63,7 +63,7 @@ fn judge(hash: &str, answer: &Value, removed: &str) -> Vec<Verdict> {
     let verdict = |what: &str, expected: &str, seen: f64, well: bool| Verdict {
         what: format!("{hash}: {what}"),
         expected: expected.to_owned(),
-        seen: format!("{seen:.4}"),
+        seen: figures::short(seen),
         well,
     };
     // The instrument rounds to four digits.
