@@ -37,6 +37,7 @@ use crate::metrics::ListenerStats;
 use crate::preread::{Preread, Seen};
 use crate::route::Balance;
 use crate::session_log::{self, Patience, Session, Who};
+use crate::splice::Speaks;
 use crate::upstream::Upstream;
 use crate::worker::{Arriving, Worker, guarded};
 
@@ -308,7 +309,7 @@ fn serve(
                 let latest = open.listener.policy.load_full();
                 if !Arc::ptr_eq(&policy, &latest) {
                     policy = latest;
-                    names = within(&policy, read_names(&worker, &policy, &mut device)).await?;
+                    names = Box::pin(within(&policy, read_names(&worker, &policy, &mut device))).await?;
                 }
                 if !in_time {
                     return Err(Refusal::ConnectionRate);
@@ -325,7 +326,8 @@ fn serve(
         };
         match outcome {
             Ok((policy, names, sent)) => relay(&worker, open, &policy, device, names, sent),
-            Err(refusal) => refuse(&worker, &open.listener, device, &refusal).await,
+            // boxed: most connections get a server, and every one on its way would carry this future
+            Err(refusal) => Box::pin(refuse(&worker, &open.listener, device, &refusal)).await,
         }
     }
 }
@@ -345,8 +347,7 @@ async fn arrive(
     let reading = async {
         let trusted = policy.config.proxy_protocol && policy.trusted.allows(device.via.ip());
         if trusted {
-            // boxed: few listeners have trusted proxies, and every connection on its way would carry this future
-            let header = Box::pin(read_proxy_header(device)).await?;
+            let header = read_proxy_header(device).await?;
             // The proxy's own connections (health checks) have no other address than their own.
             if let (Some(source), destination) = (header.source, header.destination) {
                 (device.peer, device.destination) = (source, destination);
@@ -362,7 +363,8 @@ async fn arrive(
         }
         Ok(names)
     };
-    within(policy, reading).await
+    // boxed: most have said who they are when they are accepted, and every one would carry the timer
+    Box::pin(within(policy, reading)).await
 }
 
 /// Ends what takes longer than a device may take to say who it is.
@@ -463,8 +465,9 @@ fn relay(worker: &Rc<Worker>, open: Open, policy: &Policy, device: Device, names
     if let Some(stats) = session.to.slot.stats() {
         stats.bytes_in.add(session.bytes_in.get());
     }
+    let speaks = if device.version.is_some() { Speaks::Mqtt } else { Speaks::Anything };
     worker.enter(&session);
-    worker.relay(&session, device.stream, sent.stream);
+    worker.relay(&session, device.stream, sent.stream, speaks);
 }
 
 fn count(worker: &Worker, listener: &Listener, refusal: &Refusal) {
@@ -495,8 +498,7 @@ async fn refuse(worker: &Worker, listener: &Listener, device: Device, refusal: &
     let answer = refusal.answer(device.version);
     if !answer.is_empty() {
         // However it ends, the connection is closed now; the client may have gone first.
-        // boxed: most connections get a server, and every one on its way would carry this future
-        let _ = Box::pin(timeout(LINGER_TIME, answer_and_close(worker, &device.stream, &answer))).await;
+        let _ = timeout(LINGER_TIME, answer_and_close(worker, &device.stream, &answer)).await;
     }
 }
 
@@ -526,6 +528,6 @@ mod tests {
         fn future<F: Future>(_: impl FnOnce(Arriving, Open, Arc<Policy>, Device, bool) -> F) -> usize {
             size_of::<F>()
         }
-        assert!(future(serve) <= 1_600, "{}", future(serve));
+        assert!(future(serve) <= 1_400, "{}", future(serve));
     }
 }

@@ -10,6 +10,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
+use net::listener::{ListenError, accept_without_keepalive};
 use runtime::events::Event;
 use runtime::workers::WorkerId;
 
@@ -137,6 +138,9 @@ fn bind(inner: &Inner, applied: &Applied, new: &GatewayConfig) -> Result<Bound, 
     let mut bound = Vec::new();
     for config in new.listeners.iter().filter(|config| applied.listener(config).is_none()) {
         let sockets = net::listener::bind_group(config.bind, inner.context.workers.len())?;
+        for socket in &sockets {
+            accept_without_keepalive(socket).map_err(|error| ListenError { addr: config.bind, error })?;
+        }
         let local = sockets.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(config.bind);
         bound.push((local, sockets));
     }

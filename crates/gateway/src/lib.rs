@@ -35,6 +35,7 @@ mod session_log;
 mod splice;
 mod upstream;
 mod worker;
+mod young;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -112,11 +113,15 @@ impl Gateway {
         for id in context.workers.ids() {
             let (sender, commands) = mailbox::mailbox(COMMANDS);
             let (clock, events, log) = (context.clock.clone(), context.events.clone(), log.clone());
+            let shutdown = context.shutdown.clone();
             let seed = seed.wrapping_add(u64::from(id.0));
             context.workers.spawn(id, move || async move {
-                match Worker::new(id, clock, events, log, boot, seed) {
+                match Worker::new(id, clock, events, log, shutdown.clone(), boot, seed) {
                     Ok(worker) => worker.run(commands).await,
-                    Err(error) => tracing::error!(%error, "a worker can't serve the gateway"),
+                    Err(error) => {
+                        tracing::error!(%error, "a worker can't serve the gateway, the process stops");
+                        shutdown.begin("a worker can't serve the gateway");
+                    }
                 }
             });
             agents.push(sender);

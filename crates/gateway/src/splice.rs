@@ -7,6 +7,9 @@
 //! them; a side that breaks gets no more, and what it said before goes on to the other. Work per turn is bounded, so that
 //! a flood starves nobody.
 //!
+//! Many devices come, say one thing and go. For their sake a socket gets no option before it is needed (each is a system
+//! call), and a client that said DISCONNECT and closed ends both sides at once: MQTT leaves nothing to be said after it.
+//!
 //! Readiness is edge-triggered: a socket is given up for this turn only after it said "would block", or gave or took less
 //! than it was asked to, which says the same.
 
@@ -44,6 +47,15 @@ pub(crate) struct Relay {
     pub(crate) key: u32,
 }
 
+/// What is known of a client's stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// Bytes.
+    Anything,
+    /// It began with a CONNECT.
+    Mqtt,
+}
+
 /// What is left to do after a turn.
 pub(crate) enum Turn {
     /// Nothing: it waits.
@@ -64,6 +76,21 @@ struct Direction {
     state: State,
     /// Reads in a row that filled the buffer.
     full: u8,
+    /// Whether small packets leave the receiver's socket at once.
+    prompt: bool,
+    goodbye: Goodbye,
+}
+
+/// Whether the sender may say, or said, that it needs no more answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Goodbye {
+    /// It has no word for it.
+    #[default]
+    Never,
+    /// DISCONNECT is the word.
+    NotYet,
+    /// That was its last packet so far. If the stream ends behind it, both directions do.
+    Said,
 }
 
 struct Kept {
@@ -89,6 +116,8 @@ enum Pause {
     TurnOver,
     /// It is closed.
     Closed,
+    /// It ended, and the other direction with it.
+    Parted,
 }
 
 /// What one try did.
@@ -107,11 +136,24 @@ enum Failed {
 
 impl Relay {
     /// Both streams' events come to the worker under this key.
-    pub(crate) fn new(client: Stream, server: Stream, key: u32) -> Self {
+    pub(crate) fn new(client: Stream, server: Stream, key: u32, speaks: Speaks) -> Self {
         client.deliver_to(key);
         server.deliver_to(key);
-        let (up, down) = (Direction::default(), Direction::default());
+        // The client's socket inherited it.
+        let down = Direction { prompt: true, ..Direction::default() };
+        let mut up = Direction::default();
+        if speaks == Speaks::Mqtt {
+            up.goodbye = Goodbye::NotYet;
+        }
         Self { client, server, up, down, first: None, key }
+    }
+
+    /// It has lived for a while: from now on the kernel asks both peers, when they are silent, whether they are there.
+    pub(crate) fn keep_alive(&self) {
+        for stream in [&self.client, &self.server] {
+            // It fails only where the connection is gone, which its next event says better.
+            let _ = stream.set_keep_alive();
+        }
     }
 
     /// Both directions for one turn.
@@ -127,7 +169,7 @@ impl Relay {
         let Self { client, server, up, down, .. } = self;
         let before = (up.state, down.state, session.bytes_in.get(), session.bytes_out.get());
         let stats = session.to.slot.stats();
-        let up_pause = up.pump(client, server, down.state, worker, |count| {
+        let up_pause = up.pump(client, server, down, worker, |count| {
             session.bytes_in.set(session.bytes_in.get() + count);
             if let Some(stats) = stats {
                 stats.bytes_in.add(count);
@@ -135,11 +177,12 @@ impl Relay {
         });
         let mut broken = None;
         let up_pause = match up_pause {
+            Ok(Pause::Parted) => return Turn::Over(End::ClientClosed),
             Ok(pause) => pause,
             Err(Failed::Sender) => return Turn::Over(End::ClientFailed),
             Err(Failed::Receiver) => up.break_off(End::ServerFailed, &mut broken),
         };
-        let down_pause = down.pump(server, client, up.state, worker, |count| {
+        let down_pause = down.pump(server, client, up, worker, |count| {
             session.bytes_out.set(session.bytes_out.get() + count);
             if let Some(stats) = stats {
                 stats.bytes_out.add(count);
@@ -187,12 +230,12 @@ impl Relay {
 
 impl Direction {
     /// Moves bytes until the sender has no more, the receiver takes no more, or the turn is over. `other` is the
-    /// state of the other direction.
+    /// other direction.
     fn pump(
         &mut self,
         from: &Stream,
         to: &Stream,
-        other: State,
+        other: &Self,
         worker: &Worker,
         mut count: impl FnMut(u64),
     ) -> Result<Pause, Failed> {
@@ -207,7 +250,10 @@ impl Direction {
                 State::Open if moved >= TURN_BYTES => return Ok(Pause::TurnOver),
                 State::Open => {}
                 State::Closing => {
-                    if other != State::Closed {
+                    if self.goodbye == Goodbye::Said && other.is_quiet() && has_nothing(to) {
+                        return Ok(Pause::Parted);
+                    }
+                    if other.state != State::Closed {
                         // A receiver that is gone already needs not be told; reading from it will say so. The last
                         // half is closed with its socket.
                         let _ = to.shutdown();
@@ -287,6 +333,9 @@ impl Direction {
         if bytes.is_empty() {
             return Ok(Step::Moved(0));
         }
+        if self.goodbye != Goodbye::Never {
+            self.goodbye = if is_disconnect(bytes) { Goodbye::Said } else { Goodbye::NotYet };
+        }
         let full = bytes.len() == buffer.len();
         self.full = if full { self.full.saturating_add(1) } else { 0 };
         if !to.is_writable() {
@@ -294,12 +343,26 @@ impl Direction {
             return Ok(Step::Moved(bytes.len()));
         }
         // The end follows in this turn, and goes out with them.
-        match to.send(bytes, last) {
+        match self.send(to, bytes, last) {
             Ok(written) => self.keep(bytes.get(written..).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.keep(bytes),
             Err(_) => return Err(Failed::Receiver),
         }
         Ok(Step::Moved(bytes.len()))
+    }
+
+    /// Writes on. Small packets must not wait for each other from the second thing on that a server is told; where that is the
+    /// last, the end that follows pushes it out.
+    fn send(&mut self, to: &Stream, bytes: &[u8], last: bool) -> io::Result<usize> {
+        if !last && !std::mem::replace(&mut self.prompt, true) {
+            hurry(to);
+        }
+        to.send(bytes, last)
+    }
+
+    /// Whether nothing is on its way here.
+    fn is_quiet(&self) -> bool {
+        self.state == State::Open && self.kept.is_none() && self.pipe.is_none()
     }
 
     /// The receiver takes no more: nothing more goes there. Its own last words still do: a server that refuses says
@@ -327,6 +390,9 @@ impl Direction {
             if !to.is_writable() {
                 return Poll::Pending;
             }
+            if !std::mem::replace(&mut self.prompt, true) {
+                hurry(to);
+            }
             match to.send(rest, false) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(written) => kept.written += written,
@@ -338,9 +404,78 @@ impl Direction {
     }
 }
 
+/// No delay for small packets.
+fn hurry(server: &Stream) {
+    // It fails only where the connection is gone, which the next write says better.
+    let _ = server.set_no_delay();
+}
+
+/// Whether there is nothing to be read from it, as far as can be known. To close while there is would be a reset, and the
+/// receiver might lose what it was sent last.
+fn has_nothing(stream: &Stream) -> bool {
+    !stream.is_readable() && stream.unread().is_ok_and(|bytes| bytes == 0)
+}
+
+/// Whether it is one DISCONNECT (3.14) and nothing else. Packets are not followed here: it might be the end of a
+/// larger one. But then the stream of a client that wants an answer would have to be cut just there, and closed behind.
+fn is_disconnect(bytes: &[u8]) -> bool {
+    matches!(bytes, [0xE0, length, rest @ ..] if *length < 0x80 && usize::from(*length) == rest.len())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use net::reactor::Reactor;
+    use socket2::SockRef;
+
     use super::*;
+
+    /// A socket of the reactor, and its peer.
+    fn socket(reactor: &Reactor) -> (Stream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (Stream::connected(reactor, ours.into()).unwrap(), listener.accept().unwrap().0)
+    }
+
+    fn options(stream: &Stream) -> (bool, bool) {
+        let socket = SockRef::from(stream);
+        (socket.tcp_nodelay().unwrap(), socket.keepalive().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_sockets_options_are_set_as_soon_as_they_matter() {
+        let reactor = Reactor::new().unwrap();
+        let relay = || {
+            let ((client, _), (server, peer)) = (socket(&reactor), socket(&reactor));
+            (Relay::new(client, server, 0, Speaks::Mqtt), peer)
+        };
+        let (mut first, _peer) = relay();
+        assert_eq!(options(&first.server), (false, false));
+        first.up.send(&first.server, b"the last", true).unwrap();
+        assert_eq!(options(&first.server), (false, false), "the end pushes them out");
+        first.up.send(&first.server, b"more", false).unwrap();
+        assert_eq!(options(&first.server), (true, false));
+        first.keep_alive();
+        assert_eq!((options(&first.server), options(&first.client).1), ((true, true), true));
+        let (mut second, _peer) = relay();
+        second.up.keep(b"kept");
+        assert!(second.up.flush(&second.server).is_ready());
+        assert_eq!(options(&second.server), (true, false));
+    }
+
+    #[test]
+    fn a_disconnect_is_known_by_all_of_its_bytes() {
+        for yes in [&[0xE0, 0][..], &[0xE0, 1, 0], &[0xE0, 2, 4, 0], &[0xE0, 7, 0, 5, 17, 0, 0, 0, 9]] {
+            assert!(is_disconnect(yes), "{yes:?}");
+        }
+        let long = [&[0xE0, 127][..], &[0; 127]].concat();
+        assert!(is_disconnect(&long));
+        for no in [&[][..], &[0xE0], &[0xE0, 1], &[0xE0, 0, 0], &[0xC0, 0], &[0xE0, 0x80, 0], &[0, 0xE0, 0]] {
+            assert!(!is_disconnect(no), "{no:?}");
+        }
+    }
 
     /// An idle connection is its session, with the relay in it, two places of the reactor and its names: no task, no buffer,
     /// no pipe.

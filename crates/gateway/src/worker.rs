@@ -23,6 +23,7 @@ use net::reactor::{Acceptor, Reactor, Stream};
 use net::splice::PipePool;
 use runtime::clock::Clock;
 use runtime::events::{Event, Events};
+use runtime::lifecycle::Shutdown;
 use runtime::mailbox;
 use runtime::timer_wheel::{DEFAULT_TICK, Wheel};
 use runtime::workers::{WorkerId, after_the_others};
@@ -33,7 +34,8 @@ use tokio::task::{AbortHandle, spawn_local};
 use crate::accept::{self, Listener};
 use crate::error::End;
 use crate::session_log::{self, Id, Log, Session, Words};
-use crate::splice::{self, Relay, Turn};
+use crate::splice::{self, Relay, Speaks, Turn};
+use crate::young::{Newcomer, Young};
 
 /// What a worker is told or asked.
 pub(crate) enum Command {
@@ -70,6 +72,8 @@ pub(crate) struct Worker {
     pub(crate) clock: Clock,
     pub(crate) events: Events,
     pub(crate) log: Log,
+    /// Begun where this worker can't go on.
+    shutdown: Shutdown,
     words: Words,
     /// One for all connections: an idle connection owns no buffer.
     pub(crate) buffer: RefCell<Box<[u8]>>,
@@ -80,6 +84,8 @@ pub(crate) struct Worker {
     relays: RefCell<Slab<Rc<Session>>>,
     /// Those that used up their share of a turn.
     again: RefCell<Vec<u32>>,
+    /// Those that have no keep-alive yet.
+    young: RefCell<Young>,
     /// Of the task that turns the reactor.
     turner: RefCell<Option<Waker>>,
     random: RefCell<fastrand::Rng>,
@@ -111,6 +117,7 @@ impl Worker {
         clock: Clock,
         events: Events,
         log: Log,
+        shutdown: Shutdown,
         boot: u64,
         seed: u64,
     ) -> io::Result<Rc<Self>> {
@@ -118,12 +125,14 @@ impl Worker {
             id,
             events,
             log,
+            shutdown,
             words: Words::new(),
             buffer: RefCell::new(vec![0; splice::BUFFER_BYTES].into_boxed_slice()),
             pipes: PipePool::new(splice::PIPES),
             reactor: Reactor::new()?,
             relays: RefCell::default(),
             again: RefCell::default(),
+            young: RefCell::default(),
             turner: RefCell::default(),
             random: RefCell::new(fastrand::Rng::with_seed(seed)),
             boot,
@@ -183,7 +192,7 @@ impl Worker {
             match self.reactor.poll_turn(cx, &mut due) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {
-                    tracing::error!(%error, "a worker can't wait for its connections");
+                    self.give_up(&error);
                     return Poll::Ready(());
                 }
                 Poll::Pending => {
@@ -198,6 +207,16 @@ impl Worker {
         self.again.borrow_mut().append(&mut due);
         after_the_others(cx.waker());
         Poll::Pending
+    }
+
+    /// Without events no connection of this worker moves: they end, so that their devices come again, and the process stops
+    /// in order, so that whoever started it starts it anew.
+    fn give_up(&self, error: &io::Error) {
+        tracing::error!(%error, "a worker can't wait for its connections any more, the process stops");
+        self.stop();
+        let sessions: Vec<_> = self.sessions.borrow().iter().map(|listed| Rc::clone(&listed.0)).collect();
+        self.end_all(&sessions, End::Shutdown);
+        self.shutdown.begin("a worker of the gateway can't wait for its connections");
     }
 
     /// One turn of one connection.
@@ -221,13 +240,32 @@ impl Worker {
     }
 
     /// Moves the bytes of a session that was entered, from now on.
-    pub(crate) fn relay(&self, session: &Rc<Session>, client: Stream, server: Stream) {
+    pub(crate) fn relay(&self, session: &Rc<Session>, client: Stream, server: Stream, speaks: Speaks) {
         let key = self.relays.borrow_mut().insert(Rc::clone(session));
         // Descriptors are fewer than 2³¹.
         let key = u32::try_from(key).unwrap_or(u32::MAX);
-        *session.relay.borrow_mut() = Some(Relay::new(client, server, key));
+        *session.relay.borrow_mut() = Some(Relay::new(client, server, key, speaks));
+        let now = session.active.get();
+        if self.young.borrow().is_empty() {
+            self.armed.notify_one();
+        }
+        self.young.borrow_mut().push(now, Newcomer { key, sequence: session.id.sequence });
+        self.grow_up(now, GROW_UP_EACH);
         // What came until now was told to the journey.
         self.serve(key);
+    }
+
+    /// Looks after at most so many of the connections that are not new any more.
+    fn grow_up(&self, now: Instant, most: usize) {
+        for _ in 0..most {
+            let Some(Newcomer { key, sequence }) = self.young.borrow_mut().pop(now) else { return };
+            let relays = self.relays.borrow();
+            if let Some(session) = relays.get(key as usize).filter(|session| session.id.sequence == sequence)
+                && let Some(relay) = &*session.relay.borrow()
+            {
+                relay.keep_alive();
+            }
+        }
     }
 
     /// Ends a session, by itself or from outside.
@@ -309,6 +347,9 @@ impl Worker {
 
     /// Returns when the worker starts nothing more.
     pub(crate) async fn stopped(&self) {
+        // Who is polled by hand can't be woken, and is polled again: there is no need to stand in line for it.
+        let by_hand = |cx: &Context<'_>| cx.waker().will_wake(Waker::noop()) && !self.stopping.get();
+        poll_fn(|cx| if by_hand(cx) { Poll::Pending } else { Poll::Ready(()) }).await;
         let notified = self.stopped.notified();
         if !self.stopping.get() {
             notified.await;
@@ -394,7 +435,8 @@ impl Worker {
         loop {
             let next = {
                 let wheel = self.wheel.borrow();
-                let wanted = !wheel.is_empty() || !self.halves.borrow().is_empty();
+                let wanted =
+                    !wheel.is_empty() || !self.halves.borrow().is_empty() || !self.young.borrow().is_empty();
                 wanted.then(|| wheel.next_tick())
             };
             match next {
@@ -419,6 +461,7 @@ impl Worker {
         let over = |session: &&Rc<Session>| matches!(judge(session, now), Verdict::Over(End::HalfClosed));
         let halves: Vec<_> = self.halves.borrow().values().filter(over).cloned().collect();
         self.end_all(&halves, End::HalfClosed);
+        self.grow_up(now, GROW_UP_TICK);
     }
 
     fn tell_if_empty(&self) {
@@ -576,6 +619,10 @@ impl Ord for Listed {
     }
 }
 
+/// Connections that are looked after with each that comes, once they are not new any more ...
+const GROW_UP_EACH: usize = 4;
+/// ... and with each tick: half a millisecond.
+const GROW_UP_TICK: usize = 1_024;
 /// Batches of events in a row, before other tasks have their turn.
 const TURNS: usize = 4;
 
@@ -589,6 +636,17 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_cant_wait_for_its_connections_stops_the_process_in_order() {
+        let (clock, shutdown) = (Clock::manual().0, Shutdown::new());
+        let (events, log) = (Events::new(clock.clone(), 10), Log::new(clock.clone()));
+        let worker = Worker::new(WorkerId(0), clock, events, log, shutdown.clone(), 0, 0).unwrap();
+        assert!(!worker.stopping.get() && !shutdown.requested());
+        worker.give_up(&io::ErrorKind::InvalidInput.into());
+        worker.stopped().await;
+        assert!(shutdown.reason().unwrap().contains("can't wait"), "{:?}", shutdown.reason());
+    }
 
     /// A thousand connections a second, each over at once, with an idle time-out of a week.
     #[test]

@@ -16,6 +16,10 @@ const SLOTS: u64 = 512;
 /// A tick that fits most deadlines of MQTT, which counts in seconds.
 pub const DEFAULT_TICK: Duration = Duration::from_secs(1);
 
+/// A wheel counts 2^32 ticks: 54 years of this one. With ticks of a millisecond it would be full after 49 days, and fire
+/// everything at once from then on.
+pub const SHORTEST_TICK: Duration = Duration::from_millis(400);
+
 /// Deadlines of keys `K`. An entry fires at the first tick at or after its deadline: never early, and late by less
 /// than a tick plus the caller's own delay.
 #[derive(Debug)]
@@ -37,12 +41,12 @@ struct Entry<K> {
 }
 
 impl<K: Copy> Wheel<K> {
-    /// An empty wheel. A `tick` under one millisecond is taken as one.
+    /// An empty wheel. A `tick` under [`SHORTEST_TICK`] is taken as that.
     pub fn new(now: Instant, tick: Duration) -> Self {
         Self {
             slots: (0..SLOTS).map(|_| Vec::new()).collect(),
             start: now,
-            tick: tick.max(Duration::from_millis(1)),
+            tick: tick.max(SHORTEST_TICK),
             done: 0,
             len: 0,
         }

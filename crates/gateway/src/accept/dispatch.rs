@@ -231,7 +231,9 @@ async fn open(
         }
     }
     if !rest.is_empty() {
-        timeout(time, stream.write_all(rest)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        stream.set_no_delay()?;
+        // boxed: for the same reason every connection on its way would carry it
+        Box::pin(timeout(time, stream.write_all(rest))).await.map_err(|_| io::ErrorKind::TimedOut)??;
     }
     Ok((stream, address))
 }

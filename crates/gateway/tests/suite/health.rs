@@ -132,6 +132,8 @@ async fn backups_serve_while_no_other_can_and_give_back() {
             break;
         }
     }
+    // Accepted is not yet known to have been accepted: until then others pass it by.
+    running.event(changed("s0", "up")).await;
     for n in 0..5 {
         let _client = device(running.address(), &hello(&format!("v{n}")).bytes()).await;
         assert_eq!(whoever(&brokers).await.0, 0);

@@ -62,6 +62,87 @@ async fn a_closed_half_is_passed_on_and_the_other_half_lives() {
     assert_eq!(end(&running).await.0, "client_closed");
 }
 
+/// Nothing may follow a DISCONNECT, in either direction: the server need not close first.
+#[tokio::test]
+async fn a_client_that_said_disconnect_and_closed_ends_both_sides() {
+    for goodbye in [&[0xE0, 0][..], &[0xE0, 2, 4, 0]] {
+        let (running, mut client, mut server) = pair("").await;
+        server.write_all(&[0x20, 3, 0, 0, 0]).await.unwrap();
+        expect(&mut client, &[0x20, 3, 0, 0, 0]).await;
+        client.write_all(goodbye).await.unwrap();
+        drop(client);
+        // The server says nothing and stays, and the connection is over all the same.
+        let sent = (hello("car").bytes().len() + goodbye.len()) as u64;
+        assert_eq!(end(&running).await, ("client_closed".to_owned(), sent, 5));
+        expect_end(&mut server, goodbye).await;
+    }
+}
+
+/// To close with bytes of the server unread would be a reset, and the server might lose the DISCONNECT.
+#[tokio::test]
+async fn a_server_gets_a_disconnect_though_it_sends_all_the_while() {
+    let (running, mut client, server) = pair("").await;
+    let (mut reader, mut writer) = server.into_split();
+    let flood = tokio::spawn(async move { while writer.write_all(&[0; 65_536]).await.is_ok() {} });
+    stalled(&running, |row| row.bytes_out).await;
+    client.write_all(&[0xE0, 0]).await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut got = [0; 3];
+    soon(reader.read_exact(&mut got[..2])).await.unwrap();
+    assert_eq!(got, [0xE0, 0, 0]);
+    assert_eq!(soon(reader.read(&mut got)).await.unwrap(), 0, "an end and no reset");
+    drop(client);
+    flood.await.unwrap();
+    end(&running).await;
+}
+
+#[tokio::test]
+async fn a_disconnect_in_a_stream_that_is_not_mqtt_is_bytes_like_any_other() {
+    let broker = Broker::start().await;
+    let running = Running::start(&config("on_not_mqtt = \"round_robin\"", "", &[broker.address]));
+    let mut client = device(running.address(), b"hello").await;
+    let mut server = broker.accept_with(b"hello").await;
+    client.write_all(&[0xE0, 0]).await.unwrap();
+    client.shutdown().await.unwrap();
+    expect_end(&mut server, &[0xE0, 0]).await;
+    server.write_all(b"still here").await.unwrap();
+    expect(&mut client, b"still here").await;
+}
+
+/// A connection that stays is asked for by the kernel, on both sides, from ten seconds on: its timer is in the table of sockets.
+#[tokio::test]
+async fn a_connection_that_stays_is_kept_alive_on_both_sides() {
+    let (running, client, server) = pair("").await;
+    let gateways = [
+        (running.address(), client.local_addr().unwrap()),
+        (server.peer_addr().unwrap(), server.local_addr().unwrap()),
+    ];
+    let timers = || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        gateways.map(|(local, remote)| timer(&table, local, remote))
+    };
+    assert_eq!(timers(), [0, 0], "not yet");
+    let kept = async {
+        while timers() != [2, 2] {
+            // sleep: between two looks, within the deadline
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(40), kept).await.unwrap();
+}
+
+/// The timer of a socket in the kernel's table: 0 none, 1 of a packet sent again, 2 of keep-alive.
+fn timer(table: &str, local: std::net::SocketAddr, remote: std::net::SocketAddr) -> u8 {
+    let name = |address: std::net::SocketAddr| match address.ip() {
+        std::net::IpAddr::V4(ip) => format!("{:08X}:{:04X}", u32::from_le_bytes(ip.octets()), address.port()),
+        std::net::IpAddr::V6(_) => String::new(),
+    };
+    let row = format!(" {} {} ", name(local), name(remote));
+    let row = table.lines().find(|line| line.contains(&row)).unwrap();
+    let timer = row.split_whitespace().nth(5).and_then(|field| field.split(':').next());
+    u8::from_str_radix(timer.unwrap(), 16).unwrap()
+}
+
 #[tokio::test]
 async fn the_server_may_close_first() {
     let (running, mut client, mut server) = pair("").await;

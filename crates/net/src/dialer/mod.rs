@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
 
 use crate::listener;
@@ -67,6 +67,9 @@ impl Dialer {
     /// sends their first bytes in a row, and a server on this machine wakes up once for all of them. One that takes the bytes
     /// then costs no timer and no event. The timeout is for each source address that is tried.
     ///
+    /// No option is set: [`Stream::set_no_delay`] and [`Stream::set_keep_alive`] are its caller's, who knows whether it will
+    /// live long enough to need them.
+    ///
     /// # Errors
     /// As [`Dialer::connect`].
     #[cfg(target_os = "linux")]
@@ -77,7 +80,8 @@ impl Dialer {
         first: &[u8],
     ) -> io::Result<(Stream, usize)> {
         let (mut sources, mut last) = (self.sources_for(addr)?, None);
-        while let Some((socket, source)) = begin_next(&mut sources, addr, first, open, &mut last)? {
+        let start = |socket: &Socket| start(socket, addr, !first.is_empty());
+        while let Some((socket, source)) = begin_next(&mut sources, addr, open, start, &mut last)? {
             once_around().await;
             match self.go_on_in(reactor, socket, first).await {
                 Err(error) if unusable(&error) => last = Some(told(&error, NO_PORT, source, addr)),
@@ -94,7 +98,9 @@ impl Dialer {
             return Ok((Stream::connected(reactor, socket.into())?, sent));
         }
         let stream = Stream::connecting(reactor, socket.into())?;
-        if tokio::time::timeout(self.connect_timeout, stream.writable()).await.is_err() {
+        // boxed: on this machine nobody waits, and every connection that is begun would carry the timer
+        let writable = Box::pin(tokio::time::timeout(self.connect_timeout, stream.writable()));
+        if writable.await.is_err() {
             return Err(timed_out(self.connect_timeout));
         }
         match stream.take_error()? {
@@ -171,7 +177,11 @@ async fn connect_in_turn(
     open: impl Fn(Option<IpAddr>, SocketAddr) -> io::Result<Socket>,
 ) -> io::Result<(TcpStream, usize)> {
     let mut last = None;
-    while let Some((socket, source)) = begin_next(&mut sources, addr, first, &open, &mut last)? {
+    let start = |socket: &Socket| {
+        configure(socket)?;
+        start(socket, addr, !first.is_empty())
+    };
+    while let Some((socket, source)) = begin_next(&mut sources, addr, &open, start, &mut last)? {
         match go_on(socket, first).await {
             Err(error) if unusable(&error) => last = Some(told(&error, NO_PORT, source, addr)),
             outcome => return outcome,
@@ -184,13 +194,13 @@ async fn connect_in_turn(
 fn begin_next(
     sources: &mut impl Iterator<Item = Option<IpAddr>>,
     addr: SocketAddr,
-    first: &[u8],
     open: impl Fn(Option<IpAddr>, SocketAddr) -> io::Result<Socket>,
+    start: impl Fn(&Socket) -> io::Result<()>,
     last: &mut Option<io::Error>,
 ) -> io::Result<Option<(Socket, Option<IpAddr>)>> {
     for source in sources {
         let (error, what) = match open(source, addr) {
-            Ok(socket) => match start(&socket, addr, !first.is_empty()) {
+            Ok(socket) => match start(&socket) {
                 Ok(()) => return Ok(Some((socket, source))),
                 Err(error) => (error, NO_PORT),
             },
@@ -218,7 +228,6 @@ async fn go_on(socket: Socket, first: &[u8]) -> io::Result<(TcpStream, usize)> {
 
 /// Begins to connect a socket that does not block.
 fn start(socket: &Socket, addr: SocketAddr, sends: bool) -> io::Result<()> {
-    configure(socket)?;
     #[cfg(target_os = "linux")]
     if sends {
         // The last step of the handshake then travels with the first bytes: one packet, and one wake-up of the
@@ -283,6 +292,11 @@ pub fn begin(source: Option<IpAddr>, addr: SocketAddr) -> io::Result<std::net::T
 /// system's: each option is a system call for each connection, and here none can be inherited.
 fn configure(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
+    keepalive(&SockRef::from(socket))
+}
+
+/// See [`configure`].
+pub(crate) fn keepalive(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(listener::KEEPALIVE_IDLE))
 }
 

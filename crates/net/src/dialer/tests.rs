@@ -28,7 +28,7 @@ fn without_source_addresses_the_kernel_chooses() {
         let stream = Dialer::new(vec![], WAIT).connect(addr).await.unwrap();
         assert_eq!(listener.accept().await.unwrap().1, stream.local_addr().unwrap());
         assert!(stream.nodelay().unwrap());
-        assert!(socket2::SockRef::from(&stream).keepalive().unwrap());
+        assert!(SockRef::from(&stream).keepalive().unwrap());
     });
 }
 

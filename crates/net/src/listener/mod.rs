@@ -143,6 +143,16 @@ pub fn configure(socket: &impl AsFd) -> io::Result<()> {
     socket.set_tcp_keepalive(&keepalive)
 }
 
+/// Connections accepted from now on have no keep-alive of the kernel's: a timer that is started and stopped for each, though
+/// most of a storm's end long before it. Whoever accepts turns it on for those that stay. How often it then asks, they
+/// inherit all the same.
+///
+/// # Errors
+/// What the system said.
+pub fn accept_without_keepalive(listener: &TcpListener) -> io::Result<()> {
+    SockRef::from(listener).set_keepalive(false)
+}
+
 /// What an acceptor does after an error of accept(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterError {

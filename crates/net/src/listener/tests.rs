@@ -251,3 +251,18 @@ fn a_promised_descriptor_that_is_not_there_is_an_error() {
     let output = child("a_promised_descriptor_that_is_not_there_is_an_error", shell, Stdio::null());
     assert!(output.status.success(), "{output:?}");
 }
+
+#[test]
+fn where_the_owner_of_a_listener_turns_it_on_connections_come_without_keep_alive() {
+    let listener = bind_group("127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
+    listener.set_nonblocking(false).unwrap();
+    accept_without_keepalive(&listener).unwrap();
+    let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (stream, _) = listener.accept().unwrap();
+    let socket = SockRef::from(&stream);
+    assert!(!socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
+    // what it will be is inherited
+    assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_IDLE);
+    assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
+    assert_eq!(socket.tcp_keepalive_retries().unwrap(), KEEPALIVE_PROBES);
+}

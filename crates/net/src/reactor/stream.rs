@@ -13,6 +13,7 @@ use socket2::SockRef;
 
 use super::readiness::Readiness;
 use super::{Reactor, Registered};
+use crate::dialer;
 
 /// A connection. All its methods take `&self`: nothing of a stream is written twice at a time on one thread.
 ///
@@ -208,6 +209,30 @@ impl Stream {
     /// When there is no such socket.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         SockRef::from(self).take_error()
+    }
+
+    /// Small packets leave at once, though those before are not acknowledged yet.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub fn set_no_delay(&self) -> io::Result<()> {
+        SockRef::from(self).set_tcp_nodelay(true)
+    }
+
+    /// The kernel asks a peer that is silent for five minutes whether it is there.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub fn set_keep_alive(&self) -> io::Result<()> {
+        dialer::keepalive(&SockRef::from(self))
+    }
+
+    /// Bytes that have arrived and were not read yet. To close then would reset the connection.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub fn unread(&self) -> io::Result<u64> {
+        Ok(rustix::io::ioctl_fionread(self)?)
     }
 
     /// Our end's address.

@@ -77,11 +77,19 @@ fn time_that_goes_back_does_nothing() {
 }
 
 #[test]
-fn a_tick_of_nothing_is_a_millisecond() {
+fn a_tick_is_never_so_short_that_a_wheel_is_full_in_the_life_of_a_process() {
     let start = start();
-    let mut wheel = Wheel::new(start, Duration::ZERO);
-    wheel.arm(1, start + Duration::from_millis(5));
-    assert_eq!(fire(&mut wheel, start + Duration::from_millis(5)), [1]);
+    for asked in [Duration::ZERO, Duration::from_millis(1), Duration::from_millis(399), SHORTEST_TICK] {
+        let mut wheel = Wheel::new(start, asked);
+        assert_eq!(wheel.next_tick(), start + SHORTEST_TICK, "{asked:?}");
+        // fifty years later it still tells one deadline from the next
+        let later = start + 50 * 365 * 86_400 * SECOND;
+        assert_eq!(fire(&mut wheel, later), NOTHING);
+        wheel.arm(1, later + SECOND);
+        assert_eq!(fire(&mut wheel, later + SHORTEST_TICK), NOTHING);
+        assert_eq!(fire(&mut wheel, later + 2 * SECOND), [1]);
+    }
+    assert_eq!(Wheel::<u32>::new(start, SECOND).next_tick(), start + SECOND);
 }
 
 #[test]
