@@ -39,13 +39,15 @@ pub(crate) struct EngineConfig {
     pub(crate) shards: u16,
     /// Bytes of log for each shard. Default 64 MiB.
     pub(crate) max_log_bytes: usize,
+    /// Frames of each shard that are known if they come again, from 1,024. Default 1,048,576.
+    pub(crate) max_log_ids: usize,
     /// Bytes of sessions, retained messages and wills. Default 1 GiB.
     pub(crate) max_register_bytes: usize,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { shards: 4, max_log_bytes: 64 << 20, max_register_bytes: 1 << 30 }
+        Self { shards: 4, max_log_bytes: 64 << 20, max_log_ids: 1 << 20, max_register_bytes: 1 << 30 }
     }
 }
 
@@ -198,6 +200,10 @@ fn read_engine(t: &mut Table<'_>) -> EngineConfig {
     EngineConfig {
         shards: t.integer("shards", 1..=64).and_then(|n| u16::try_from(n).ok()).unwrap_or(d.shards),
         max_log_bytes: bytes(t, "max_log_bytes", d.max_log_bytes),
+        max_log_ids: t
+            .integer("max_log_ids", 1024..=1 << 30)
+            .and_then(|n| usize::try_from(n).ok())
+            .unwrap_or(d.max_log_ids),
         max_register_bytes: bytes(t, "max_register_bytes", d.max_register_bytes),
     }
 }

@@ -105,6 +105,7 @@ fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
         (new.node.workers != old.node.workers, "node.workers"),
         (new.engine.shards != old.engine.shards, "engine.shards"),
         (new.engine.max_log_bytes != old.engine.max_log_bytes, "engine.max_log_bytes"),
+        (new.engine.max_log_ids != old.engine.max_log_ids, "engine.max_log_ids"),
         (new.engine.max_register_bytes != old.engine.max_register_bytes, "engine.max_register_bytes"),
         (new.admin.is_some() != old.admin.is_some(), "whether there is an [admin]"),
         (new.admin.is_some() && old.admin.is_some() && bind(new) != bind(old), "admin.bind"),

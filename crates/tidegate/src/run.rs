@@ -219,11 +219,14 @@ async fn stop(broker: Option<&Broker>, gateway: Option<&Gateway>, clock: &Clock)
 
 fn start_engine(config: &Config) -> Arc<dyn Engine> {
     tracing::info!("sessions, queues and retained messages are kept in memory: they end with this process");
+    let defaults = MemoryConfig::default();
     let limits = MemoryConfig {
         shards: config.engine.shards,
         max_log_bytes: config.engine.max_log_bytes,
         max_register_bytes: config.engine.max_register_bytes,
-        ..MemoryConfig::default()
+        dedupe_appends: defaults.dedupe_appends.min(config.engine.max_log_ids),
+        dedupe_max_ids: config.engine.max_log_ids,
+        ..defaults
     };
     MemoryEngine::new(limits, || Clock::system().now())
 }

@@ -53,7 +53,7 @@ const SEED: &str = "TIDEGATE_SEED";
 /// hours are for `fuzz/run.sh` by hand.
 const FUZZ_SECONDS: &str = "7";
 
-/// How long each of the two runs of the soak is.
+/// How long each of the three runs of the soak is.
 const SOAK_SECONDS: &str = "10";
 
 fn format(workspace: &Workspace) -> Result<String, String> {
@@ -150,12 +150,15 @@ fn end_to_end(workspace: &Workspace) -> Result<String, String> {
     Ok(String::new())
 }
 
-/// A fixed seed with one worker, a fresh one with two. Minutes, with the release build, are `cargo xtask soak`.
+/// A fixed seed with one worker, a fresh one with two, and the same with a gateway before the broker. Minutes, with the release
+/// build, are `cargo xtask soak`.
 fn soak_step(workspace: &Workspace) -> Result<String, String> {
     soak::debug(workspace, &["--secs", SOAK_SECONDS, "--workers", "1", "--seed", "4"])?;
     // as long as the seeds that people type
     let seed = std::env::var(SEED).unwrap_or_else(|_| (fresh_seed() >> 32).to_string());
-    soak::debug(workspace, &["--secs", SOAK_SECONDS, "--workers", "2", "--seed", &seed])?;
+    let two = ["--secs", SOAK_SECONDS, "--workers", "2", "--seed", &seed];
+    soak::debug(workspace, &two)?;
+    soak::debug(workspace, &[&two[..], &["--gateway"]].concat())?;
     Ok(format!("seed {seed}, {SOAK_SECONDS} s each"))
 }
 

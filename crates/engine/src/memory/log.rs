@@ -13,6 +13,9 @@ use crate::{DedupeId, EngineError, LogFrame, Pos};
 /// What a frame costs beyond its bytes, so that empty frames are bounded too.
 pub(super) const FRAME_COST: usize = 64;
 
+/// Frames for which there is room at any time.
+const ROOM: usize = 1024;
+
 /// The frames of one shard that are still kept.
 #[derive(Debug)]
 pub(super) struct ShardLog {
@@ -48,10 +51,13 @@ impl ShardLog {
         seq
     }
 
-    /// Forgets frames with a sequence below `before`.
+    /// Forgets frames with a sequence below `before`, and gives back the room of a burst that is over.
     pub(super) fn trim(&mut self, before: u64) {
         while self.first < before && !self.frames.is_empty() {
             self.drop_first();
+        }
+        if self.frames.capacity() > ROOM && self.frames.len() < self.frames.capacity() / 4 {
+            self.frames.shrink_to((self.frames.len() * 2).max(ROOM));
         }
     }
 
@@ -103,4 +109,24 @@ impl ShardLog {
 
 fn cost(frame: &Bytes) -> usize {
     frame.len() + FRAME_COST
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::dedupe::Reach;
+    use super::*;
+
+    #[test]
+    fn the_room_of_a_burst_is_given_back_when_it_is_trimmed() {
+        let reach = Reach { appends: 4, time: Duration::ZERO, max_ids: 4 };
+        let mut log = ShardLog::new(usize::MAX, Window::new(reach));
+        for n in 0..100_000 {
+            log.append(Bytes::new(), DedupeId(n), Duration::ZERO);
+        }
+        assert!(log.frames.capacity() >= 100_000);
+        log.trim(99_000);
+        assert!(log.frames.capacity() <= 4096, "room for {} frames", log.frames.capacity());
+        let (kept, _) = log.piece(99_000, usize::MAX);
+        assert_eq!((kept.len(), kept[0].seq, log.head()), (1001, 99_000, 100_000));
+    }
 }

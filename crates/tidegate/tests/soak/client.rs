@@ -8,7 +8,6 @@ mod publish;
 mod receive;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,10 +17,11 @@ use mqtt::packet::{Disconnect, DisconnectProperties, Packet};
 use mqtt::{PacketId, QoS, ReasonCode, Version};
 
 use crate::link::Link;
-use crate::oracle::book::Book;
+use crate::oracle::book::{Book, Wish};
 use crate::oracle::letter::Paper;
 use crate::oracle::retained::{Shelf, View};
 use crate::oracle::wills::{Fate, Wills};
+use crate::subject::Doors;
 
 /// How long an answer may take that comes at once: the machine is busy, and the broker as well.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -33,6 +33,8 @@ const AT_ONCE: usize = 32;
 const READS: usize = 4;
 /// How long a CONNECT may wait until the broker looks at it.
 const STRAYS: Duration = Duration::from_secs(5);
+/// Packet identifiers from here on are for SUBSCRIBE.
+const SUBSCRIBES: u16 = u16::MAX - 8;
 /// Where wills are published.
 const WILLS: &str = "w/";
 
@@ -52,7 +54,7 @@ pub(crate) struct Scene {
     /// Bytes published that are logged.
     pub(crate) logged: u64,
     pub(crate) epoll: OwnedFd,
-    pub(crate) to: SocketAddr,
+    pub(crate) doors: Doors,
     pub(crate) serial: u64,
     pub(crate) chunk: Vec<u8>,
     /// Members of each group that have not subscribed yet.
@@ -101,7 +103,9 @@ pub(crate) struct Task {
     pub(crate) shelf: Vec<usize>,
     /// Its page of the oracle's book.
     pub(crate) reader: Option<usize>,
-    pub(crate) filters: Vec<(String, QoS)>,
+    pub(crate) wishes: Vec<Wish>,
+    /// It publishes now and then, not as fast as it can.
+    pub(crate) paced: bool,
     /// It is a member.
     pub(crate) group: Option<usize>,
     /// It looks at retained messages.
@@ -128,6 +132,10 @@ pub(crate) struct Habits {
     pub(crate) receive_buffer: Option<usize>,
     /// Receive Maximum, of version 5.
     pub(crate) receive_maximum: u16,
+    /// Maximum Packet Size, of version 5.
+    pub(crate) largest: Option<u32>,
+    /// It comes over WebSocket.
+    pub(crate) web: bool,
     /// Topic Alias Maximum, of version 5.
     pub(crate) alias_maximum: u16,
     /// It publishes with Topic Aliases.
@@ -213,6 +221,8 @@ pub(crate) struct Client {
     held: Vec<u8>,
     held_ids: Vec<u16>,
     views: Vec<View>,
+    /// SUBACKs that it waits for.
+    subacks: usize,
     joined: bool,
     dies: Option<Instant>,
     naps: Option<Instant>,
@@ -262,6 +272,7 @@ impl Client {
             held: Vec::new(),
             held_ids: Vec::new(),
             views: Vec::new(),
+            subacks: 0,
             joined: false,
             dies: None,
             naps: None,
@@ -387,10 +398,9 @@ impl Client {
                 link.reset();
             }
             30..45 => {
-                // in the middle of a packet
+                // in the middle of a packet, or of a frame around it
                 scene.tally.cuts += 1;
-                link.put_bytes(&[0x30, 0xff, 0x01, 0x00, 0x03, b'c', b'u']);
-                let _ = link.flush();
+                link.cut(scene.rng.bool());
             }
             45..55 => {
                 scene.tally.ends += 1;
@@ -427,7 +437,9 @@ impl Client {
         self.asked = scene.now;
         self.dies = None;
         if self.habits.will {
-            scene.wills.set((self.number, self.connection), Fate::Discarded);
+            // where an earlier CONNECT of its own took its place meanwhile, its good-bye comes too late
+            let fate = if self.strays(scene.now) { Fate::Unknown } else { Fate::Discarded };
+            scene.wills.set((self.number, self.connection), fate);
         }
     }
 

@@ -1,4 +1,5 @@
-//! Who takes part, by the seed: publishers, readers of every kind, groups, writers of retained messages, crowds that come and go.
+//! Who takes part, by the seed: publishers, readers of every kind, those who are both, groups, writers of retained messages,
+//! crowds that come and go.
 
 use std::time::Instant;
 
@@ -6,7 +7,7 @@ use fastrand::Rng;
 use mqtt::{QoS, Version};
 
 use crate::client::{Client, Habits, Task};
-use crate::oracle::book::Book;
+use crate::oracle::book::{Book, Wish};
 use crate::oracle::letter::Lengths;
 use crate::oracle::retained::Shelf;
 
@@ -18,6 +19,13 @@ const DIRECT: usize = 24;
 const FOR_GROUPS: usize = 6;
 /// Topics of each publisher, each with QoS 0, 1 and 2.
 const TOPICS: usize = 2;
+/// Publishers of what expires, and what expires after how many seconds: before a client is back, or never in a cycle.
+const EXPIRING: usize = 3;
+const EXPIRIES: [u32; 3] = [1, 2, 600];
+/// Readers of it, half of them with sessions that last.
+const HASTY: usize = 8;
+/// Clients that publish to each other, and mostly do not want their own messages.
+const TALKERS: usize = 6;
 const DURABLE_READERS: usize = 40;
 const TRANSIENT_READERS: usize = 60;
 const MEMBERS: usize = 4;
@@ -29,7 +37,8 @@ const RETAINED: usize = 64;
 
 const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 /// Share name, filter, whether sessions last, the QoS that members ask for.
-const GROUPS: [(&str, &str, bool, QoS); 4] = [
+const GROUPS: [(&str, &str, bool, QoS); 5] = [
+    ("hasty", "x/#", true, QoS::AtLeastOnce),
     ("lasting", "g/#", true, QoS::AtLeastOnce),
     ("exact", "g/#", true, QoS::ExactlyOnce),
     ("passing", "t/+/0", false, QoS::AtLeastOnce),
@@ -58,25 +67,39 @@ pub(crate) fn hire(rng: &mut Rng, now: Instant) -> Crew {
         let topic = format!("c/{number}");
         crowd.push(crew.book.add_stream(&topic, QoS::AtLeastOnce, Lengths::Small, false));
     }
+    let expiring: Vec<_> = (0..EXPIRING).map(|number| expiring(&mut crew.book, number)).collect();
+    let talks: Vec<_> = (0..TALKERS).map(|number| streams(&mut crew.book, rng, "e", number)).collect();
     for (kind, streams) in publishers {
         let durable = rng.bool();
         let habits = Habits {
             life: rng.bool().then_some((200, 8000)),
-            uses_aliases: rng.bool(),
             naps: (rng.u32(0..4) == 0).then_some((4000, 1500)),
-            ..habits(rng, durable)
+            ..publishers_habits(rng, durable)
         };
         let window = rng.usize(1..=24);
-        crew.add(kind, habits, Task { streams, window, ..Task::default() }, now);
+        crew.add_publisher(rng, kind, habits, Task { streams, window, ..Task::default() }, now);
+    }
+    for streams in expiring {
+        // before version 5 nothing expires
+        let habits = Habits { version: Version::V5, ..publishers_habits(rng, true) };
+        let task = Task { streams, window: 8, paced: true, ..Task::default() };
+        crew.add_publisher(rng, "x", habits, task, now);
+    }
+    for streams in talks {
+        crew.add_talker(rng, streams, now);
     }
     for number in 0..DURABLE_READERS {
-        let filters = filters(rng, "d", LOGGED, number < 2);
-        crew.add_reader(rng, true, filters, now);
+        let wishes = wishes(rng, "d", LOGGED, number < 2);
+        crew.add_reader(rng, true, wishes, now);
     }
     for number in 0..TRANSIENT_READERS {
         let (kind, count) = if number % 3 == 0 { ("d", LOGGED) } else { ("t", DIRECT) };
-        let filters = filters(rng, kind, count, number < 4);
-        crew.add_reader(rng, false, filters, now);
+        let wishes = wishes(rng, kind, count, number < 4);
+        crew.add_reader(rng, false, wishes, now);
+    }
+    for number in 0..HASTY {
+        let wishes = wishes(rng, "x", EXPIRING, number < 2);
+        crew.add_reader(rng, number % 2 == 0, wishes, now);
     }
     crew.add_groups(rng, now);
     crew.add_watchers(rng, now);
@@ -114,12 +137,25 @@ fn streams(book: &mut Book, rng: &mut Rng, kind: &str, number: usize) -> Vec<usi
     streams
 }
 
+/// Streams of what expires: each time with each QoS. They lie in the log, but are too few to fill it: readers may be behind.
+fn expiring(book: &mut Book, number: usize) -> Vec<usize> {
+    let mut streams = Vec::new();
+    for (topic, seconds) in EXPIRIES.into_iter().enumerate() {
+        for qos in QOS {
+            let stream = book.add_stream(&format!("x/{number}/{topic}"), qos, Lengths::Small, false);
+            book.streams[stream].expires = Some(seconds);
+            streams.push(stream);
+        }
+    }
+    streams
+}
+
 /// Filters that overlap more often than not; `all`: everything of this kind.
-fn filters(rng: &mut Rng, kind: &str, publishers: usize, all: bool) -> Vec<(String, QoS)> {
+fn wishes(rng: &mut Rng, kind: &str, publishers: usize, all: bool) -> Vec<Wish> {
     let count = rng.usize(1..=3);
-    let mut filters: Vec<(String, QoS)> = Vec::new();
+    let mut wishes: Vec<Wish> = Vec::new();
     if all {
-        filters.push((format!("{kind}/#"), QOS[rng.usize(1..3)]));
+        wishes.push(Wish::new(&format!("{kind}/#"), QOS[rng.usize(1..3)]));
     }
     let publisher = rng.usize(0..publishers);
     for _ in 0..count {
@@ -131,11 +167,30 @@ fn filters(rng: &mut Rng, kind: &str, publishers: usize, all: bool) -> Vec<(Stri
             18 => format!("{kind}/+/{topic}"),
             _ => format!("{kind}/{}/{topic}", rng.usize(0..publishers)),
         };
-        if filters.iter().all(|(other, _)| *other != filter) {
-            filters.push((filter, QOS[[0, 1, 1, 1, 1, 2, 2, 2][rng.usize(0..8)]]));
+        if wishes.iter().all(|other| other.filter != filter) {
+            wishes.push(Wish::new(&filter, QOS[[0, 1, 1, 1, 1, 2, 2, 2][rng.usize(0..8)]]));
         }
     }
-    filters
+    wishes
+}
+
+/// What only version 5 can wish. Identifiers that differ need a SUBSCRIBE for each, and so a time in which nobody publishes:
+/// sessions that last begin in one.
+fn embellish(rng: &mut Rng, habits: &Habits, wishes: &mut [Wish]) {
+    if !habits.version.is_v5() {
+        return;
+    }
+    let (with, apart) = (rng.bool(), habits.durable);
+    for (number, wish) in wishes.iter_mut().enumerate() {
+        wish.retain_as_published = rng.bool();
+        let number = if apart { number as u32 + 1 } else { 268_435_455 };
+        wish.identifier = (with && (!apart || rng.u32(0..4) > 0)).then_some(number);
+    }
+}
+
+/// The habits of those who publish.
+fn publishers_habits(rng: &mut Rng, durable: bool) -> Habits {
+    Habits { uses_aliases: rng.bool(), ..habits(rng, durable) }
 }
 
 /// What differs from client to client whatever it is for.
@@ -152,6 +207,8 @@ fn habits(rng: &mut Rng, durable: bool) -> Habits {
         receive_buffer: (rng.u32(0..4) == 0).then(|| rng.usize(2..32) * 1024),
         receive_maximum: if rng.bool() { rng.u16(1..=8) } else { rng.u16(9..=200) },
         alias_maximum: if rng.bool() { rng.u16(1..=6) } else { 0 },
+        largest: None,
+        web: rng.u32(0..5) == 0,
         uses_aliases: false,
         will: rng.u32(0..3) == 0,
     }
@@ -163,15 +220,46 @@ impl Crew {
         self.clients.push(Client::new(number, kind, habits, task, now));
     }
 
-    fn add_reader(&mut self, rng: &mut Rng, durable: bool, filters: Vec<(String, QoS)>, now: Instant) {
-        let reader = self.book.add_reader(durable, &filters);
+    /// Adds one who publishes; what of it has properties is chosen here.
+    fn add_publisher(&mut self, rng: &mut Rng, kind: &str, habits: Habits, task: Task, now: Instant) {
+        for stream in &task.streams {
+            let stream = &mut self.book.streams[*stream];
+            stream.trimmed = habits.version.is_v5() && stream.lengths != Lengths::Empty && rng.bool();
+        }
+        self.add(kind, habits, task, now);
+    }
+
+    fn add_reader(&mut self, rng: &mut Rng, durable: bool, mut wishes: Vec<Wish>, now: Instant) {
         let habits = Habits {
             life: (rng.u32(0..5) < 3).then_some((100, 6000)),
             naps: (rng.u32(0..3) == 0).then_some((3000, 2500)),
             ..habits(rng, durable)
         };
-        let task = Task { reader: Some(reader), filters, ..Task::default() };
+        let small = habits.version.is_v5() && rng.u32(0..4) == 0;
+        let largest = small.then(|| rng.u32(400..40_000));
+        let habits = Habits { largest, ..habits };
+        embellish(rng, &habits, &mut wishes);
+        let reader = self.book.add_reader(durable, &wishes);
+        if let Some(largest) = largest {
+            self.book.takes_at_most(reader, largest as usize);
+        }
+        let task = Task { reader: Some(reader), wishes, ..Task::default() };
         self.add(if durable { "durable" } else { "transient" }, habits, task, now);
+    }
+
+    /// Adds one who reads what it and others like it publish. Those that could stop the others by being slow have no naps.
+    fn add_talker(&mut self, rng: &mut Rng, streams: Vec<usize>, now: Instant) {
+        let durable = rng.bool();
+        let habits = Habits { life: rng.bool().then_some((300, 6000)), ..publishers_habits(rng, durable) };
+        let mut wishes = wishes(rng, "e", TALKERS, true);
+        embellish(rng, &habits, &mut wishes);
+        for wish in &mut wishes {
+            wish.no_local = habits.version.is_v5() && rng.u32(0..4) > 0;
+        }
+        let reader = self.book.add_reader(durable, &wishes);
+        self.book.publishes(reader, &streams);
+        let task = Task { reader: Some(reader), wishes, streams, window: 8, ..Task::default() };
+        self.add_publisher(rng, "talker", habits, task, now);
     }
 
     fn add_groups(&mut self, rng: &mut Rng, now: Instant) {
@@ -186,8 +274,9 @@ impl Crew {
                     naps: (member == 2).then_some((3000, 1500)),
                     ..habits(rng, durable)
                 };
-                let filters = vec![(format!("$share/{name}/{filter}"), qos)];
-                let task = Task { reader: Some(reader), filters, group: Some(group), ..Task::default() };
+                let mut wishes = vec![Wish::new(&format!("$share/{name}/{filter}"), qos)];
+                embellish(rng, &habits, &mut wishes);
+                let task = Task { reader: Some(reader), wishes, group: Some(group), ..Task::default() };
                 self.add(name, habits, task, now);
             }
         }
@@ -195,7 +284,7 @@ impl Crew {
 
     /// Those who write and look at retained messages, and who waits for wills.
     fn add_watchers(&mut self, rng: &mut Rng, now: Instant) {
-        let watcher = Task { filters: vec![("w/#".to_owned(), QoS::AtLeastOnce)], ..Task::default() };
+        let watcher = Task { wishes: vec![Wish::new("w/#", QoS::AtLeastOnce)], ..Task::default() };
         let habits_of_watcher = Habits { will: false, lazy: None, receive_buffer: None, ..habits(rng, true) };
         self.add("watcher", habits_of_watcher, watcher, now);
         for writer in 0..WRITERS {
@@ -205,8 +294,10 @@ impl Crew {
         }
         for _ in 0..LOOKERS {
             let habits = Habits { life: Some((20, 1000)), ..habits(rng, false) };
-            let filters = vec![("r/#".to_owned(), QOS[rng.usize(0..2)])];
-            self.add("looker", habits, Task { looks: true, filters, ..Task::default() }, now);
+            let mut wishes = vec![Wish::new("r/#", QOS[rng.usize(0..2)])];
+            embellish(rng, &habits, &mut wishes);
+            wishes[0].only_new = habits.version.is_v5() && rng.u32(0..4) == 0;
+            self.add("looker", habits, Task { looks: true, wishes, ..Task::default() }, now);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::harness::{Site, Tidegate, eventually, http};
+use crate::harness::{self, Site, Tidegate, eventually, http};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -16,11 +16,22 @@ const MIB: usize = 1024 * KIB;
 const PROGRAM: usize = 64 * MIB;
 /// Bytes of log frames that wait for the engine, and of messages for other workers, for each worker.
 const BETWEEN: usize = 16 * MIB;
-/// Bytes of the id by which the log knows a repetition of a frame, in a table that doubles, and how many a shard keeps.
-const ID: usize = 64;
-const IDS: usize = 1 << 20;
+/// Frames whose repetition a shard of the log knows: so few that all are there after the first second.
+const LOG_IDS: usize = 1024;
+/// Topics whose receivers each worker remembers.
+pub(crate) const ROUTES: usize = 65_536;
 /// Bytes of a client with nothing under way: connection, session, subscriptions, its part of the router.
 const CLIENT: usize = 64 * KIB;
+
+/// The port of the broker's listener for WebSocket.
+const WEB: u16 = harness::address::MQTT_2;
+
+/// Where clients connect.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Doors {
+    pub(crate) tcp: SocketAddr,
+    pub(crate) web: SocketAddr,
+}
 
 /// The bounds that the broker is given.
 #[derive(Clone, Copy, Debug)]
@@ -56,21 +67,16 @@ impl Limits {
         }
     }
 
-    /// Bytes of memory that the program may take while so many clients are there, after so many frames of the log.
-    pub(crate) fn memory(&self, clients: usize, frames: usize) -> usize {
+    /// Bytes of memory that the program may take while so many clients are there: the sum of all that each of them may have at
+    /// once. What is left when they have gone is judged by [`crate::memory`].
+    pub(crate) fn memory(&self, clients: usize) -> usize {
         // what it has not finished reading and the last message above a bound are packets
         let client = CLIENT + self.max_queued_bytes + self.max_outbound_bytes + 2 * self.max_packet_size;
         let relayed = if self.gateway { 256 * KIB } else { 0 };
-        self.memory_after(frames) + clients * (client + relayed)
-    }
-
-    /// Bytes that it may keep when everybody has gone: what outlives clients by design, and what the allocator keeps of the log.
-    /// It is free, and glibc gives it back only when it is asked to.
-    pub(crate) fn memory_after(&self, frames: usize) -> usize {
         PROGRAM
             + self.workers * BETWEEN
             + self.shards * (self.max_log_bytes + self.max_log_bytes / 4)
-            + ID * frames.min(self.shards * IDS)
+            + clients * (client + relayed)
     }
 
     /// Descriptors that a gateway keeps when everybody has gone: 64 pipes for each worker.
@@ -98,9 +104,11 @@ impl Limits {
     pub(crate) fn start(&self, binary: &Path) -> Tidegate {
         let Self { shards, max_log_bytes, .. } = self;
         let sections = format!(
-            "[log]\nlevel = \"error\"\n[engine]\nshards = {shards}\nmax_log_bytes = \"{max_log_bytes}B\"\n"
+            "[log]\nlevel = \"error\"\n[engine]\nshards = {shards}\nmax_log_bytes = \"{max_log_bytes}B\"\nmax_log_ids = {LOG_IDS}\n"
         );
         let mut site = Site::new("soak").workers(self.workers).sections(&sections).broker(&self.broker(), "");
+        let web = format!("[[broker.listeners]]\nbind = \"{}:{WEB}\"\ntransport = \"ws\"\n", site.address);
+        site = site.sections(&web);
         if self.gateway {
             let broker = site.mqtt();
             site = site.gateway("", "", &[("broker", broker)]);
@@ -114,9 +122,10 @@ impl Limits {
         site.start_command(&mut command)
     }
 
-    /// Where clients connect.
-    pub(crate) fn door(&self, tidegate: &Tidegate) -> SocketAddr {
-        if self.gateway { tidegate.gate() } else { tidegate.mqtt() }
+    /// Where clients connect. A gateway's clients over WebSocket go to the broker themselves.
+    pub(crate) fn doors(&self, tidegate: &Tidegate) -> Doors {
+        let tcp = if self.gateway { tidegate.gate() } else { tidegate.mqtt() };
+        Doors { tcp, web: SocketAddr::new(tidegate.mqtt().ip(), WEB) }
     }
 }
 
@@ -140,9 +149,9 @@ impl Metrics {
         *self.0.get(series).unwrap_or_else(|| panic!("there is no metric {series}"))
     }
 
-    /// Frames appended to the log.
-    pub(crate) fn frames(&self) -> usize {
-        self.get("tidegate_broker_log_frames_appended_total") as usize
+    /// Bytes that the program has allocated and not freed.
+    pub(crate) fn allocated(&self) -> usize {
+        self.get("tidegate_memory_allocated_bytes") as usize
     }
 
     /// Messages dropped by this rule.

@@ -33,7 +33,7 @@ pub(crate) fn watch<'scope>(
             std::thread::sleep(Duration::from_millis(250));
             let Some(metrics) = Metrics::ask(api) else { return Err("the API does not answer".to_owned()) };
             let (memory, _) = usage(pid);
-            let bound = limits.memory(clients, metrics.frames());
+            let bound = limits.memory(clients);
             if memory > bound {
                 return Err(format!("{} MiB of memory, bound {} MiB", memory >> 20, bound >> 20));
             }
@@ -41,7 +41,7 @@ pub(crate) fn watch<'scope>(
                 (seen.memory, seen.bound) = (memory, bound);
             }
             seen.connections = seen.connections.max(metrics.get("tidegate_broker_connections") as usize);
-            for rule in ["log_trimmed", "engine", "expired", "too_large"] {
+            for rule in ["log_trimmed", "engine"] {
                 if metrics.dropped(rule) > 0.0 {
                     return Err(format!(
                         "{} messages were dropped by the rule {rule}",

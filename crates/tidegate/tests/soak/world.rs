@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -14,14 +13,15 @@ use crate::client::{Act, Client, Ghost, Scene, Tally};
 use crate::crew;
 use crate::harness::wait::now;
 use crate::link::{self, Came};
+use crate::oracle::book::{Losses, SECOND};
 use crate::oracle::letter::Paper;
 use crate::oracle::wills::Wills;
-use crate::subject::{self, Limits};
+use crate::subject::{self, Doors, Limits};
 
 /// Tokens of epoll are a serial number times this plus the client's number.
 pub(crate) const CLIENTS: u64 = 4096;
 /// How long an epoch is: the time of sending is known to this.
-const EPOCH: Duration = Duration::from_millis(20);
+const EPOCH: Duration = Duration::from_millis(1000 / SECOND as u64);
 /// Between two looks at what time brings.
 const TICK: Duration = Duration::from_millis(1);
 /// Between two looks at the accounts.
@@ -38,8 +38,8 @@ pub(crate) struct Outcome {
     pub(crate) clients: usize,
     pub(crate) sent: [u64; 3],
     pub(crate) delivered: [u64; 3],
-    /// Deliveries that readers without a session missed, at QoS 0 and above.
-    pub(crate) lost: [u64; 2],
+    /// Deliveries that did not happen, each with an excuse.
+    pub(crate) lost: Losses,
     pub(crate) wills: u64,
     /// Epochs in which durable readers were so far behind that nothing was sent to the log.
     pub(crate) throttled: Duration,
@@ -65,8 +65,8 @@ impl fmt::Display for Outcome {
         write!(
             f,
             "  {} acknowledged, {} sent again; log full for {throttled:.1?}; everything there after {drained:.1?}; \
-             missed without a session: {lost:?}",
-            t.acknowledged, t.sent_again
+             missed without a session: {:?}, perhaps too old: {}, too large: {}",
+            t.acknowledged, t.sent_again, lost.dropped, lost.old, lost.large
         )
     }
 }
@@ -86,7 +86,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, to: SocketAddr, limits: Limits) -> Self {
+    pub(crate) fn new(seed: u64, doors: Doors, limits: Limits) -> Self {
         let mut rng = Rng::with_seed(seed);
         let now = now();
         let crew::Crew { book, shelf, clients, absent } = crew::hire(&mut rng, now);
@@ -102,7 +102,7 @@ impl World {
             throttled: false,
             logged: 0,
             epoll: epoll::create(CreateFlags::CLOEXEC).expect("an epoll"),
-            to,
+            doors,
             serial: 0,
             chunk: link::chunk(),
             absent,
@@ -160,7 +160,7 @@ impl World {
         if let Some(why) = self.scene.book.too_many_empties() {
             return Err(why);
         }
-        let lost = self.scene.book.losses();
+        let lost = self.scene.book.losses(self.scene.epoch);
         self.scene.act = Act::Parting;
         self.until("everybody has left", PATIENCE, |world| {
             world.clients.iter().find(|client| !client.is_gone()).map(Client::state)
@@ -185,7 +185,9 @@ impl World {
         {
             return Some(client.state());
         }
-        if let Some(what) = self.scene.book.incomplete().or_else(|| self.scene.wills.missing()) {
+        if let Some(what) =
+            self.scene.book.incomplete(self.scene.epoch).or_else(|| self.scene.wills.missing())
+        {
             return Some(what);
         }
         let quiet = self.scene.now.saturating_duration_since(self.heard) > QUIET;

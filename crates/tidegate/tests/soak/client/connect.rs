@@ -4,14 +4,15 @@ use std::borrow::Cow;
 
 use mqtt::codec::encode;
 use mqtt::packet::{
-    Connack, Connect, ConnectProperties, Packet, PublishProperties, Suback, Subscribe, SubscribeFilter,
-    SubscriptionOptions, Will,
+    Connack, Connect, ConnectProperties, Packet, PublishProperties, RetainHandling, Suback, Subscribe,
+    SubscribeFilter, SubscriptionOptions, Will,
 };
 use mqtt::{QoS, ReasonCode};
 
 use super::publish::write;
-use super::{Act, Client, Known, Parcel, Phase, Scene, WILLS, packet_id, within};
+use super::{Act, Client, Known, Parcel, Phase, SUBSCRIBES, Scene, WILLS, packet_id, within};
 use crate::link::Link;
+use crate::oracle::book::Wish;
 use crate::oracle::wills::Fate;
 use crate::world::CLIENTS;
 
@@ -20,7 +21,8 @@ impl Client {
         let habits = &self.habits;
         scene.serial += 1;
         let token = scene.serial * CLIENTS + self.number as u64;
-        let dialled = Link::dial(scene.to, habits.version, habits.receive_buffer, &scene.epoll, token);
+        let dialled =
+            Link::dial(scene.doors, habits.web, habits.version, habits.receive_buffer, &scene.epoll, token);
         let mut link = dialled.map_err(|error| self.wrong(&format!("connecting: {error}")))?;
         self.connection += 1;
         let v5 = habits.version.is_v5();
@@ -39,6 +41,7 @@ impl Client {
         if v5 {
             properties.session_expiry_interval = keeps.then_some(3600);
             properties.receive_maximum = Some(habits.receive_maximum);
+            properties.maximum_packet_size = habits.largest;
             properties.topic_alias_maximum = Some(habits.alias_maximum).filter(|&most| most > 0);
         }
         let will = habits.will.then(|| Will {
@@ -108,7 +111,7 @@ impl Client {
         }
         // a subscription that is there already changes nothing, and loses nothing [MQTT-3.8.4-3]
         let subscribes = !present || scene.rng.u32(0..10) == 0;
-        if self.task.filters.is_empty() || !subscribes || scene.act == Act::Parting {
+        if self.task.wishes.is_empty() || !subscribes || scene.act == Act::Parting {
             self.phase = Phase::Up;
         } else {
             self.subscribe(scene);
@@ -131,18 +134,35 @@ impl Client {
         }
     }
 
+    /// Asks for all that it wishes: in one packet, or, while nobody publishes and each may have an identifier of its own, in one
+    /// for each.
     pub(super) fn subscribe(&mut self, scene: &mut Scene) {
         let Some(link) = &mut self.link else { return };
-        let filters = self.task.filters.iter().map(|(filter, qos)| SubscribeFilter {
-            filter: Cow::Borrowed(filter),
-            options: SubscriptionOptions { qos: *qos, ..SubscriptionOptions::default() },
-        });
-        link.put(&Packet::Subscribe(Subscribe {
-            packet_id: packet_id(u16::MAX),
-            subscription_identifier: None,
-            user_properties: Vec::new(),
-            filters: filters.collect(),
-        }));
+        let wishes = &self.task.wishes;
+        let apart = wishes.iter().any(|wish| wish.identifier != wishes[0].identifier);
+        let packets: Vec<&[Wish]> = if apart { wishes.chunks(1).collect() } else { vec![wishes] };
+        self.subacks = packets.len();
+        for (number, wishes) in packets.into_iter().enumerate() {
+            let filters = wishes.iter().map(|wish| SubscribeFilter {
+                filter: Cow::Borrowed(&wish.filter),
+                options: SubscriptionOptions {
+                    qos: wish.qos,
+                    no_local: wish.no_local,
+                    retain_as_published: wish.retain_as_published,
+                    retain_handling: if wish.only_new {
+                        RetainHandling::DoNotSend
+                    } else {
+                        RetainHandling::Send
+                    },
+                },
+            });
+            link.put(&Packet::Subscribe(Subscribe {
+                packet_id: packet_id(SUBSCRIBES + number as u16),
+                subscription_identifier: wishes[0].identifier,
+                user_properties: Vec::new(),
+                filters: filters.collect(),
+            }));
+        }
         if self.task.looks {
             self.views = scene.shelf.view();
         }
@@ -151,10 +171,21 @@ impl Client {
     }
 
     pub(super) fn on_suback(&mut self, suback: &Suback<'_>, scene: &mut Scene) -> Result<(), String> {
-        let granted = self.task.filters.iter().map(|(_, qos)| ReasonCode::from_u8(*qos as u8));
+        let wishes = &self.task.wishes;
+        let number = usize::from(suback.packet_id.get()).wrapping_sub(usize::from(SUBSCRIBES));
+        let asked = if suback.reasons.len() == wishes.len() {
+            Some(&wishes[..])
+        } else {
+            wishes.get(number..=number)
+        };
+        let granted = asked.unwrap_or_default().iter().map(|wish| ReasonCode::from_u8(wish.qos as u8));
         let right = granted.eq(suback.reasons.iter().map(|reason| Some(*reason)));
-        if self.phase != Phase::Subscribing || !right {
+        if self.phase != Phase::Subscribing || !right || self.subacks == 0 {
             return Err(self.wrong(&format!("{suback:?} while {:?}", self.phase)));
+        }
+        self.subacks -= 1;
+        if self.subacks > 0 {
+            return Ok(());
         }
         self.phase = Phase::Up;
         if let Some(group) = self.task.group {

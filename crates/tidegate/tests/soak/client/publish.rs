@@ -6,10 +6,11 @@ use mqtt::codec::encode;
 use mqtt::packet::{Ack, PublishProperties};
 use mqtt::{PacketId, QoS, ReasonCode};
 
-use super::{AT_ONCE, Act, Client, ENOUGH, Flight, Parcel, Phase, Scene, within};
+use super::{AT_ONCE, Act, Client, ENOUGH, Flight, Parcel, Phase, SUBSCRIBES, Scene, within};
 use crate::link::Link;
 use crate::oracle::letter::{Lengths, Letter, length};
 use crate::oracle::retained::Shelf;
+use crate::oracle::trimmings::{MOST, trimmings};
 
 impl Client {
     /// Publishes as much as there is room for.
@@ -23,11 +24,13 @@ impl Client {
             if link.waiting() > ENOUGH || self.flights.len() >= window {
                 break;
             }
-            if let Some(&topic) = scene.rng.choice(&self.task.shelf) {
-                if self.writes.is_some_and(|at| scene.now < at) {
-                    break;
-                }
+            if self.writes.is_some_and(|at| scene.now < at) {
+                break;
+            }
+            if self.task.paced || !self.task.shelf.is_empty() {
                 self.writes = Some(scene.now + within(&mut scene.rng, (1, 20)));
+            }
+            if let Some(&topic) = scene.rng.choice(&self.task.shelf) {
                 let clears = scene.rng.u32(0..10) == 0;
                 let seq = scene.shelf.send(topic, clears);
                 self.publish(QoS::AtLeastOnce, Parcel::Shelf { topic, seq, clears }, scene);
@@ -50,8 +53,8 @@ impl Client {
         let mut flight = Flight { id: 0, qos, parcel, released: false, order: self.orders };
         if qos > QoS::AtMostOnce {
             loop {
-                // SUBSCRIBE has the last one for itself
-                self.next_id = if self.next_id >= u16::MAX - 1 { 1 } else { self.next_id + 1 };
+                // SUBSCRIBE has the last ones for itself
+                self.next_id = if self.next_id >= SUBSCRIBES - 1 { 1 } else { self.next_id + 1 };
                 if self.flights.iter().all(|flight| flight.id != self.next_id) {
                     break;
                 }
@@ -125,10 +128,15 @@ pub(super) fn write(
     alias: Option<(u16, bool)>,
     scene: &mut Scene,
 ) {
+    let mut properties = PublishProperties::default();
     let (topic, retain, payload): (Cow<'_, str>, bool, Vec<u8>) = match flight.parcel {
         Parcel::Letter { stream, seq, epoch } => {
             let s = &scene.book.streams[stream];
             let number = u16::try_from(stream).expect("few streams");
+            if s.trimmed {
+                properties = trimmings(number, seq);
+            }
+            properties.message_expiry_interval = s.expires;
             let payload = match s.lengths {
                 Lengths::Empty => Vec::new(),
                 lengths => {
@@ -137,7 +145,8 @@ pub(super) fn write(
                 }
             };
             if s.logged && s.qos > QoS::AtMostOnce {
-                scene.logged += (payload.len() + s.topic.len() + 64) as u64;
+                let trimmings = if s.trimmed { MOST / 2 } else { 0 };
+                scene.logged += (payload.len() + s.topic.len() + 64 + trimmings) as u64;
             }
             (Cow::Borrowed(&s.topic), false, payload)
         }
@@ -148,7 +157,7 @@ pub(super) fn write(
             (Cow::Owned(Shelf::name(topic)), true, payload)
         }
     };
-    let properties = PublishProperties { topic_alias: alias.map(|(alias, _)| alias), ..Default::default() };
+    properties.topic_alias = alias.map(|(alias, _)| alias);
     let topic = if alias.is_some_and(|(_, known)| known) { "" } else { &topic };
     let id = PacketId::new(flight.id);
     let version = link.version;

@@ -13,7 +13,8 @@ use super::{Act, Client, Phase, READS, Scene, WILLS};
 use crate::link::Came;
 use crate::oracle::book::Arrival;
 use crate::oracle::letter::length;
-use crate::oracle::retained::Shelf;
+use crate::oracle::retained::{Asked, Shelf};
+use crate::oracle::trimmings;
 
 impl Client {
     /// The socket can be read. `false`: the connection is over.
@@ -51,6 +52,9 @@ impl Client {
             match decode(&input[used..], version, Role::Server, u32::MAX) {
                 Ok(Decoded::Packet(packet, length)) => {
                     used += length;
+                    if self.habits.largest.is_some_and(|most| length > most as usize) {
+                        return Err(self.wrong(&format!("a packet of {length} bytes [MQTT-3.1.2-24]")));
+                    }
                     self.packet(packet, scene)?;
                 }
                 Ok(Decoded::Incomplete(_)) => break,
@@ -156,14 +160,27 @@ impl Client {
             return scene.wills.received(numbers.ok_or_else(|| format!("a will with {text:?}"))?);
         }
         if let Some(topic) = topic.strip_prefix("r/") {
+            let wish = self.task.wishes.first().ok_or("nobody asked")?;
             if publish.payload.is_empty() {
-                return Ok(());
+                // it was cleared just now
+                let right = publish.retain == wish.retain_as_published;
+                return if right {
+                    Ok(())
+                } else {
+                    Err("a cleared topic with a wrong flag [MQTT-3.3.1-12]".to_owned())
+                };
             }
             let letter = scene.paper.read(&publish.payload)?;
+            if !publish.properties.subscription_identifiers.iter().eq(&wish.identifier) {
+                let got = &publish.properties.subscription_identifiers;
+                return Err(format!("r/{topic} with {got:?}, not {:?} [MQTT-3.3.4-3]", wish.identifier));
+            }
+            let asked = Asked { retain_as_published: wish.retain_as_published, only_new: wish.only_new };
             if topic != letter.stream.to_string() {
                 return Err(format!("{letter:?} on r/{topic}"));
             }
-            return Shelf::received(&mut self.views, usize::from(letter.stream), letter.seq, publish.retain);
+            let which = usize::from(letter.stream);
+            return Shelf::received(&mut self.views, which, letter.seq, publish.retain, asked);
         }
         let Some(reader) = self.task.reader else { return Err(format!("{topic} was not subscribed to")) };
         if publish.retain {
@@ -175,12 +192,32 @@ impl Client {
             return scene.book.received_empty(reader, stream, publish.qos);
         }
         let letter = scene.paper.read(&publish.payload)?;
-        let arrival = Arrival { qos: publish.qos, dup: publish.dup, group: self.task.group };
         let which = (usize::from(letter.stream), letter.seq, letter.epoch);
-        let lengths = scene.book.streams.get(which.0).map(|s| s.lengths);
-        if lengths.is_some_and(|l| length(l, letter.stream, letter.seq) != publish.payload.len()) {
+        let stream = scene.book.streams.get(which.0).ok_or_else(|| format!("{letter:?} is of no stream"))?;
+        if length(stream.lengths, letter.stream, letter.seq) != publish.payload.len() {
             return Err(format!("{letter:?} came with {} bytes", publish.payload.len()));
         }
+        let properties = &publish.properties;
+        if self.habits.version.is_v5() {
+            let right = trimmings::check(properties, letter.stream, letter.seq, stream.trimmed);
+            let in_time = scene.book.check_interval(
+                (which.0, letter.epoch),
+                scene.epoch,
+                properties.message_expiry_interval,
+            );
+            right.and(in_time).map_err(|why| format!("{letter:?}: {why}"))?;
+        }
+        let mut identifiers = properties.subscription_identifiers.clone();
+        identifiers.sort_unstable();
+        let (group, now) = (self.task.group, scene.epoch);
+        if group.is_some()
+            && !identifiers.iter().eq(self.task.wishes.iter().filter_map(|w| w.identifier.as_ref()))
+        {
+            return Err(format!(
+                "{letter:?} for a group with the identifiers {identifiers:?} [MQTT-3.3.4-3]"
+            ));
+        }
+        let arrival = Arrival { qos: publish.qos, dup: publish.dup, group, now, identifiers: &identifiers };
         scene.book.received(reader, which, topic, arrival)
     }
 

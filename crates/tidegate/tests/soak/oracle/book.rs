@@ -3,7 +3,8 @@
 //! A stream is what one publisher sends to one topic with one QoS: inside it the order is promised [MQTT-4.6.0-6], so what a
 //! reader has is a number, and what it misses below that number was lost. What a publisher gave up before it was acknowledged
 //! is `unsure`: it may come or not. A reader that ends with its connection may lose what its bounds do not hold; that is
-//! counted and compared with what the broker says it dropped. A durable one may lose nothing.
+//! counted and compared with what the broker says it dropped. A durable one may lose nothing but what was too old or too large
+//! for it.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -11,7 +12,34 @@ use mqtt::QoS;
 use mqtt::filter::matches;
 
 use super::groups::{Group, News};
-use super::letter::Lengths;
+use super::letter::{Lengths, length};
+use super::trimmings;
+
+/// Epochs in a second.
+pub(crate) const SECOND: u32 = 50;
+/// Epochs by which the broker may think that it is later than it is: it looks at the clock once in a turn.
+const EARLY: u32 = 10;
+
+/// What a reader asks for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wish {
+    pub(crate) filter: String,
+    pub(crate) qos: QoS,
+    /// Version 5: not its own messages.
+    pub(crate) no_local: bool,
+    /// Version 5: forwarded messages keep their retain flag.
+    pub(crate) retain_as_published: bool,
+    /// Version 5: no retained messages.
+    pub(crate) only_new: bool,
+    /// Version 5: the Subscription Identifier.
+    pub(crate) identifier: Option<u32>,
+}
+
+impl Wish {
+    pub(crate) fn new(filter: &str, qos: QoS) -> Self {
+        Self { filter: filter.to_owned(), qos, ..Self::default() }
+    }
+}
 
 /// What one publisher sends to one topic with one QoS.
 #[derive(Debug)]
@@ -21,12 +49,55 @@ pub(crate) struct Stream {
     pub(crate) lengths: Lengths,
     /// Durable readers want it: its messages are in the log, which has a bound.
     pub(crate) logged: bool,
+    /// Its messages have properties.
+    pub(crate) trimmed: bool,
+    /// Seconds after which a message may be missing.
+    pub(crate) expires: Option<u32>,
+    /// The epochs in which they were sent, where they expire.
+    sent_in: Vec<u32>,
     /// The number of the next message.
     next: u64,
     unsure: BTreeSet<u64>,
     again: BTreeSet<u64>,
     /// Durable readers and groups that wait for each message.
     awaited_by: Vec<Party>,
+}
+
+impl Stream {
+    /// A message may be missing by now, because it was too old.
+    fn is_old(&self, seq: u64, now: u32) -> bool {
+        let sent = usize::try_from(seq).ok().and_then(|seq| self.sent_in.get(seq.checked_sub(1)?));
+        self.expires.zip(sent).is_some_and(|(seconds, sent)| now + EARLY >= sent + seconds * SECOND)
+    }
+
+    /// What came says rightly how long it may still be kept [MQTT-3.3.2-6].
+    fn check_interval(&self, epoch: u32, now: u32, interval: Option<u32>) -> Result<(), String> {
+        let right = match (self.expires, interval) {
+            (None, None) => true,
+            (Some(most), Some(left)) => {
+                let waited = (now.saturating_sub(epoch) + EARLY) / SECOND + 1;
+                left <= most && left + waited >= most
+            }
+            _ => false,
+        };
+        if right {
+            Ok(())
+        } else {
+            Err(format!("it expires in {interval:?} s, sent with {:?}", self.expires))
+        }
+    }
+
+    /// Whether it is small enough for whoever takes so many bytes in a packet; `None`: nobody says how many it is packed in.
+    fn fits(&self, stream: usize, seq: u64, takes: Option<usize>) -> Option<bool> {
+        let Some(takes) = takes else { return Some(true) };
+        let payload = length(self.lengths, u16::try_from(stream).unwrap_or(u16::MAX), seq);
+        let around = self.topic.len() + 64 + if self.trimmed { trimmings::MOST } else { 0 };
+        match () {
+            () if payload + around <= takes => Some(true),
+            () if payload > takes => Some(false),
+            () => None,
+        }
+    }
 }
 
 /// Who waits.
@@ -51,13 +122,26 @@ struct Page {
     qos: QoS,
     /// Messages without payload.
     empties: u64,
+    /// The identifiers of all its subscriptions that match, in order.
+    identifiers: Vec<u32>,
+}
+
+impl Page {
+    fn new(from: u64, qos: QoS, identifiers: Vec<u32>) -> Self {
+        let (missing, skipped) = (BTreeSet::new(), BTreeSet::new());
+        Self { from, last: 0, missing, skipped, qos, empties: 0, identifiers }
+    }
 }
 
 /// A subscriber without its groups.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     durable: bool,
-    filters: Vec<(String, QoS)>,
+    wishes: Vec<Wish>,
+    /// Streams that it publishes itself.
+    own: Vec<usize>,
+    /// The bytes of the largest packet that it takes.
+    takes: Option<usize>,
     pages: Vec<Option<Page>>,
     behind: Behind,
 }
@@ -98,13 +182,123 @@ impl Behind {
     }
 }
 
+impl Reader {
+    /// Nothing is an excuse if it does not get this message.
+    fn must_have(&self, s: &Stream, stream: usize, seq: u64) -> bool {
+        s.expires.is_none() && s.fits(stream, seq, self.takes) == Some(true)
+    }
+}
+
+impl Reader {
+    /// A message of one of its streams.
+    fn got(
+        &mut self,
+        s: &Stream,
+        (stream, seq, epoch): (usize, u64, u32),
+        arrival: Arrival<'_>,
+        lost: &mut Losses,
+    ) -> Result<(), String> {
+        let must_have = self.must_have(s, stream, seq);
+        let Some(page) = &mut self.pages[stream] else {
+            let own = if self.own.contains(&stream) { ", its own [MQTT-3.8.3-3]" } else { "" };
+            return Err(format!("without a subscription{own}"));
+        };
+        let (wrong, granted) = (arrival.qos, page.qos);
+        if wrong > granted || (wrong < granted && seq >= page.from) {
+            return Err(format!("with {wrong:?}, granted {granted:?} [MQTT-3.8.4-8]"));
+        }
+        if seq < page.from {
+            return Ok(());
+        }
+        if arrival.identifiers != page.identifiers {
+            let (got, due) = (arrival.identifiers, &page.identifiers);
+            return Err(format!(
+                "with the identifiers {got:?}, its subscriptions have {due:?} [MQTT-3.3.4-3]"
+            ));
+        }
+        let kind = usize::from(page.qos > QoS::AtMostOnce);
+        if seq > page.last {
+            let open = page.from.max(page.last + 1)..seq;
+            page.last = seq;
+            let gone = gap(page, open, s, stream, (self.takes, arrival.now), lost);
+            if self.durable && kind == 1 {
+                if let Some(first) = gone.first() {
+                    let count = gone.len();
+                    return Err(format!(
+                        "and {first} ({count} in all) did not: lost, or in the wrong order [MQTT-4.6.0-6]"
+                    ));
+                }
+                if must_have && !s.unsure.contains(&seq) {
+                    self.behind.settled(epoch);
+                }
+            }
+            lost.dropped[kind] += gone.len() as u64;
+            page.missing.extend(gone);
+            return Ok(());
+        }
+        let again = s.again.contains(&seq);
+        if page.missing.remove(&seq) {
+            lost.dropped[kind] -= 1;
+            // dropped for this reader, sent again by its publisher
+            return if again { Ok(()) } else { Err("after a later one [MQTT-4.6.0-6]".to_owned()) };
+        }
+        if page.skipped.remove(&seq) {
+            // its publisher had gone: nothing is promised between its connections
+            return Ok(());
+        }
+        match page.qos {
+            QoS::AtMostOnce if !again => Err("twice with QoS 0".to_owned()),
+            QoS::AtLeastOnce if !again && !arrival.dup => Err("twice, without DUP".to_owned()),
+            QoS::ExactlyOnce => Err("twice with QoS 2 [MQTT-4.3.3-10]".to_owned()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Messages that did not come where later ones did: given up, too old, too large; what is left is given back.
+fn gap(
+    page: &mut Page,
+    open: std::ops::Range<u64>,
+    s: &Stream,
+    stream: usize,
+    (takes, now): (Option<usize>, u32),
+    lost: &mut Losses,
+) -> Vec<u64> {
+    let mut gone = Vec::new();
+    for seq in open {
+        match s.fits(stream, seq, takes) {
+            _ if s.unsure.contains(&seq) => drop(page.skipped.insert(seq)),
+            Some(false) => lost.large += 1,
+            None => drop(page.skipped.insert(seq)),
+            Some(true) if s.is_old(seq, now) => lost.old += 1,
+            Some(true) => gone.push(seq),
+        }
+    }
+    gone
+}
+
 /// What came to whom.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Arrival {
+pub(crate) struct Arrival<'a> {
     pub(crate) qos: QoS,
     pub(crate) dup: bool,
     /// The group in whose place the reader got it.
     pub(crate) group: Option<usize>,
+    /// The epoch that is now.
+    pub(crate) now: u32,
+    /// Its Subscription Identifiers, in order.
+    pub(crate) identifiers: &'a [u32],
+}
+
+/// Deliveries that did not happen to readers without a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Losses {
+    /// Dropped for want of room, at QoS 0 and above.
+    pub(crate) dropped: [u64; 2],
+    /// Perhaps too old, to whomever.
+    pub(crate) old: u64,
+    /// Larger than whoever takes, to whomever.
+    pub(crate) large: u64,
 }
 
 /// See the module.
@@ -120,8 +314,8 @@ pub(crate) struct Book {
     pub(crate) delivered: [u64; 3],
     /// Messages that were sent, by QoS.
     pub(crate) sent: [u64; 3],
-    /// Deliveries that readers without a session missed, at QoS 0 and above.
-    lost: [u64; 2],
+    /// Deliveries that were missed.
+    lost: Losses,
 }
 
 impl Book {
@@ -136,6 +330,9 @@ impl Book {
             qos,
             lengths,
             logged,
+            trimmed: false,
+            expires: None,
+            sent_in: Vec::new(),
             next: 1,
             unsure: BTreeSet::new(),
             again: BTreeSet::new(),
@@ -145,10 +342,20 @@ impl Book {
     }
 
     /// Adds a reader; its number. All streams are there.
-    pub(crate) fn add_reader(&mut self, durable: bool, filters: &[(String, QoS)]) -> usize {
+    pub(crate) fn add_reader(&mut self, durable: bool, wishes: &[Wish]) -> usize {
         let pages = self.streams.iter().map(|_| None).collect();
-        self.readers.push(Reader { durable, filters: filters.to_vec(), pages, behind: Behind::default() });
+        self.readers.push(Reader { durable, wishes: wishes.to_vec(), pages, ..Reader::default() });
         self.readers.len() - 1
+    }
+
+    /// A reader takes no larger packet.
+    pub(crate) fn takes_at_most(&mut self, reader: usize, bytes: usize) {
+        self.readers[reader].takes = Some(bytes);
+    }
+
+    /// A reader publishes these streams itself.
+    pub(crate) fn publishes(&mut self, reader: usize, streams: &[usize]) {
+        self.readers[reader].own = streams.to_vec();
     }
 
     /// Adds a group; its number. All streams are there.
@@ -164,9 +371,13 @@ impl Book {
         let seq = s.next;
         s.next += 1;
         self.sent[s.qos as usize] += 1;
-        if s.lengths != Lengths::Empty {
+        if s.expires.is_some() {
+            s.sent_in.push(epoch);
+        } else if s.lengths != Lengths::Empty {
+            let s = &self.streams[stream];
             for party in &s.awaited_by {
                 match *party {
+                    Party::Reader(reader) if !self.readers[reader].must_have(s, stream, seq) => {}
                     Party::Reader(reader) => self.readers[reader].behind.sent(epoch),
                     Party::Group(group) => self.groups_behind[group].sent(epoch),
                 }
@@ -184,14 +395,16 @@ impl Book {
     pub(crate) fn give_up(&mut self, stream: usize, seq: u64, epoch: u32) {
         let s = &mut self.streams[stream];
         s.unsure.insert(seq);
-        if s.lengths == Lengths::Empty {
+        if s.lengths == Lengths::Empty || s.expires.is_some() {
             return;
         }
+        let s = &self.streams[stream];
         for party in &s.awaited_by {
             match *party {
                 Party::Reader(reader) => {
                     let reader = &mut self.readers[reader];
-                    if reader.pages[stream].as_ref().is_none_or(|page| page.last < seq) {
+                    let must = reader.must_have(s, stream, seq);
+                    if must && reader.pages[stream].as_ref().is_none_or(|page| page.last < seq) {
                         reader.behind.settled(epoch);
                     }
                 }
@@ -207,12 +420,14 @@ impl Book {
     pub(crate) fn subscribed(&mut self, reader: usize) {
         let r = &mut self.readers[reader];
         for (stream, s) in self.streams.iter_mut().enumerate() {
-            let granted =
-                r.filters.iter().filter(|(filter, _)| matches(filter, &s.topic)).map(|(_, qos)| *qos);
-            let Some(qos) = granted.max().map(|qos| qos.min(s.qos)) else { continue };
+            let own = r.own.contains(&stream);
+            let wanted = |wish: &&Wish| matches(&wish.filter, &s.topic) && !(own && wish.no_local);
+            let granted: Vec<&Wish> = r.wishes.iter().filter(wanted).collect();
+            let Some(qos) = granted.iter().map(|wish| wish.qos.min(s.qos)).max() else { continue };
             if r.pages[stream].is_none() {
-                let (missing, skipped) = (BTreeSet::new(), BTreeSet::new());
-                r.pages[stream] = Some(Page { from: s.next, last: 0, missing, skipped, qos, empties: 0 });
+                let mut identifiers: Vec<u32> = granted.iter().filter_map(|wish| wish.identifier).collect();
+                identifiers.sort_unstable();
+                r.pages[stream] = Some(Page::new(s.next, qos, identifiers));
                 if r.durable && qos > QoS::AtMostOnce {
                     s.awaited_by.push(Party::Reader(reader));
                 }
@@ -274,84 +489,41 @@ impl Book {
         reader: usize,
         (stream, seq, epoch): (usize, u64, u32),
         topic: &str,
-        arrival: Arrival,
+        arrival: Arrival<'_>,
     ) -> Result<(), String> {
         self.delivered[arrival.qos as usize] += 1;
         let Some(s) = self.streams.get(stream) else { return Err(format!("stream {stream} is nobody's")) };
-        let what =
-            || format!("message {seq} of stream {stream} ({} {:?}) to reader {reader}", s.topic, s.qos);
-        if s.topic != topic {
-            return Err(format!("{} came with the topic {topic}", what()));
-        }
-        if seq >= s.next {
-            return Err(format!("{} was not sent yet", what()));
-        }
-        let again = s.again.contains(&seq);
-        if let Some(group) = arrival.group {
+        let judged = if s.topic != topic {
+            Err(format!("with the topic {topic}"))
+        } else if seq >= s.next {
+            Err("before it was sent".to_owned())
+        } else if let Some(group) = arrival.group {
+            let again = s.again.contains(&seq);
             let news = self.groups[group].received(stream, seq, s.qos, arrival.dup, again);
-            if news.map_err(|why| format!("{}: {why}", what()))? == News::First && !s.unsure.contains(&seq) {
-                self.groups_behind[group].settled(epoch);
-            }
-            return Ok(());
-        }
-        let r = &mut self.readers[reader];
-        let Some(page) = &mut r.pages[stream] else {
-            return Err(format!("{} without a subscription", what()));
+            news.map(|news| {
+                if news == News::First && !s.unsure.contains(&seq) && s.expires.is_none() {
+                    self.groups_behind[group].settled(epoch);
+                }
+            })
+        } else {
+            self.readers[reader].got(s, (stream, seq, epoch), arrival, &mut self.lost)
         };
-        if arrival.qos > page.qos {
-            return Err(format!(
-                "{} came with {:?}, granted {:?} [MQTT-3.8.4-8]",
-                what(),
-                arrival.qos,
-                page.qos
-            ));
-        }
-        if seq < page.from {
-            return Ok(());
-        }
-        if arrival.qos != page.qos {
-            return Err(format!("{} came with {:?}, not {:?} [MQTT-3.8.4-8]", what(), arrival.qos, page.qos));
-        }
-        if seq > page.last {
-            let (unsure, lost): (Vec<u64>, Vec<u64>) =
-                (page.from.max(page.last + 1)..seq).partition(|seq| s.unsure.contains(seq));
-            page.skipped.extend(unsure);
-            if r.durable && page.qos > QoS::AtMostOnce {
-                if let Some(first) = lost.first() {
-                    return Err(format!(
-                        "{} came, and {first} ({} in all) did not: lost, or in the wrong order [MQTT-4.6.0-6]",
-                        what(),
-                        lost.len()
-                    ));
-                }
-                if !s.unsure.contains(&seq) {
-                    r.behind.settled(epoch);
-                }
-            }
-            self.lost[usize::from(page.qos > QoS::AtMostOnce)] += lost.len() as u64;
-            page.missing.extend(lost);
-            page.last = seq;
-            return Ok(());
-        }
-        if page.missing.remove(&seq) {
-            self.lost[usize::from(page.qos > QoS::AtMostOnce)] -= 1;
-            // dropped for this reader, sent again by its publisher
-            return if again {
-                Ok(())
-            } else {
-                Err(format!("{} came after a later one [MQTT-4.6.0-6]", what()))
-            };
-        }
-        if page.skipped.remove(&seq) {
-            // its publisher had gone: nothing is promised between its connections
-            return Ok(());
-        }
-        match page.qos {
-            QoS::AtMostOnce if !again => Err(format!("{} came twice with QoS 0", what())),
-            QoS::AtLeastOnce if !again && !arrival.dup => Err(format!("{} came twice, without DUP", what())),
-            QoS::ExactlyOnce => Err(format!("{} came twice with QoS 2 [MQTT-4.3.3-10]", what())),
-            _ => Ok(()),
-        }
+        judged.map_err(|why| {
+            format!(
+                "message {seq} of stream {stream} ({} {:?}) came to reader {reader} {why}",
+                s.topic, s.qos
+            )
+        })
+    }
+
+    /// Whether it was still worth to be delivered for so long; see [`Stream::check_interval`].
+    pub(crate) fn check_interval(
+        &self,
+        (stream, epoch): (usize, u32),
+        now: u32,
+        interval: Option<u32>,
+    ) -> Result<(), String> {
+        self.streams.get(stream).map_or(Ok(()), |s| s.check_interval(epoch, now, interval))
     }
 
     /// The epoch of the oldest message that a durable reader still waits for.
@@ -361,23 +533,27 @@ impl Book {
     }
 
     /// What somebody with a lasting session still has to get, if anything.
-    pub(crate) fn incomplete(&self) -> Option<String> {
+    pub(crate) fn incomplete(&self, now: u32) -> Option<String> {
         self.streams.iter().enumerate().find_map(|(stream, s)| {
             s.awaited_by.iter().find_map(|party| match *party {
-                Party::Reader(reader) => self.unread(reader, stream, s),
-                Party::Group(group) => self.not_dealt(group, stream, s),
+                Party::Reader(reader) => self.unread(reader, stream, s, now),
+                Party::Group(group) => self.not_dealt(group, stream, s, now),
             })
         })
     }
 
-    fn unread(&self, reader: usize, stream: usize, s: &Stream) -> Option<String> {
-        let page = self.readers[reader].pages[stream].as_ref()?;
+    fn unread(&self, reader: usize, stream: usize, s: &Stream, now: u32) -> Option<String> {
+        let r = &self.readers[reader];
+        let page = r.pages[stream].as_ref()?;
         if s.lengths == Lengths::Empty {
             let due = (s.next - page.from) - s.unsure.range(page.from..).count() as u64;
             let text = format!("reader {reader} got {} of {due} messages of {}", page.empties, s.topic);
             return (page.empties < due).then_some(text);
         }
-        let open = (page.from.max(page.last + 1)..s.next).find(|seq| !s.unsure.contains(seq))?;
+        let must = |seq: &u64| {
+            !s.unsure.contains(seq) && !s.is_old(*seq, now) && s.fits(stream, *seq, r.takes) == Some(true)
+        };
+        let open = (page.from.max(page.last + 1)..s.next).find(must)?;
         Some(format!(
             "reader {reader} has {} of stream {stream} ({} {:?}) and waits for {open} of {}",
             page.last,
@@ -387,9 +563,10 @@ impl Book {
         ))
     }
 
-    fn not_dealt(&self, group: usize, stream: usize, s: &Stream) -> Option<String> {
+    fn not_dealt(&self, group: usize, stream: usize, s: &Stream, now: u32) -> Option<String> {
         let g = &self.groups[group];
-        let missing = g.missing(stream, s.next - 1, &s.unsure);
+        let mut missing = g.missing(stream, s.next - 1, &s.unsure);
+        missing.retain(|seq| !s.is_old(*seq, now));
         let must = g.durable && s.qos.min(g.qos) > QoS::AtMostOnce;
         let first = missing.first().filter(|_| must)?;
         Some(format!("{} waits for {} messages of {}, first {first}", g.name, missing.len(), s.topic))
@@ -406,22 +583,31 @@ impl Book {
         })
     }
 
-    /// Deliveries that were lost at QoS 0 and above, when everybody is connected and nothing more is to come.
-    pub(crate) fn losses(&self) -> [u64; 2] {
+    /// Deliveries that did not happen, when everybody is connected and nothing more is to come.
+    pub(crate) fn losses(&self, now: u32) -> Losses {
         let mut lost = self.lost;
         for reader in &self.readers {
-            for (page, s) in reader.pages.iter().zip(&self.streams) {
+            for (stream, (page, s)) in reader.pages.iter().zip(&self.streams).enumerate() {
                 let Some(page) = page.as_ref().filter(|_| s.lengths != Lengths::Empty) else { continue };
-                let open =
-                    (page.from.max(page.last + 1)..s.next).filter(|seq| !s.unsure.contains(seq)).count();
-                lost[usize::from(page.qos > QoS::AtMostOnce)] += open as u64;
+                for seq in page.from.max(page.last + 1)..s.next {
+                    match s.fits(stream, seq, reader.takes) {
+                        _ if s.unsure.contains(&seq) => {}
+                        Some(false) => lost.large += 1,
+                        None => {}
+                        Some(true) if s.is_old(seq, now) => lost.old += 1,
+                        Some(true) => lost.dropped[usize::from(page.qos > QoS::AtMostOnce)] += 1,
+                    }
+                }
             }
         }
         for group in &self.groups {
             for (stream, s) in self.streams.iter().enumerate() {
                 // what a member was given at QoS 0 goes with its connection, and nobody counts it
                 if s.qos.min(group.qos) > QoS::AtMostOnce {
-                    lost[1] += group.missing(stream, s.next - 1, &s.unsure).len() as u64;
+                    let missing = group.missing(stream, s.next - 1, &s.unsure);
+                    let old = missing.iter().filter(|seq| s.is_old(**seq, now)).count();
+                    lost.old += old as u64;
+                    lost.dropped[1] += (missing.len() - old) as u64;
                 }
             }
         }

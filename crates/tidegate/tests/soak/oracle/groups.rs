@@ -96,12 +96,10 @@ impl Group {
             return Ok(News::First);
         }
         match qos.min(self.qos) {
-            QoS::ExactlyOnce => {
-                Err(format!("{}: message {seq} came twice with QoS 2 [MQTT-4.3.3-10]", self.name))
-            }
-            QoS::AtMostOnce if !again => Err(format!("{}: message {seq} came twice with QoS 0", self.name)),
+            QoS::ExactlyOnce => Err(format!("twice for {} with QoS 2 [MQTT-4.3.3-10]", self.name)),
+            QoS::AtMostOnce if !again => Err(format!("twice for {} with QoS 0", self.name)),
             QoS::AtLeastOnce if !dup && !again && self.departures == 0 => {
-                Err(format!("{}: message {seq} came to two members", self.name))
+                Err(format!("as to another member of {}", self.name))
             }
             _ => Ok(News::Nothing),
         }

@@ -20,6 +20,14 @@ pub(crate) struct View {
     live: u64,
 }
 
+/// What the subscription asks for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Asked {
+    pub(crate) retain_as_published: bool,
+    /// No retained messages.
+    pub(crate) only_new: bool,
+}
+
 /// See the module.
 pub(crate) struct Shelf {
     topics: Vec<Topic>,
@@ -59,9 +67,31 @@ impl Shelf {
         self.topics.iter().map(|topic| View { floor: topic.acknowledged, live: 0 }).collect()
     }
 
-    /// A message of a topic came to a connection; `kept`: as a retained one.
-    pub(crate) fn received(view: &mut [View], topic: usize, seq: u64, kept: bool) -> Result<(), String> {
+    /// A message of a topic came to a connection, with the retain flag or not.
+    pub(crate) fn received(
+        view: &mut [View],
+        topic: usize,
+        seq: u64,
+        flag: bool,
+        asked: Asked,
+    ) -> Result<(), String> {
         let Some(view) = view.get_mut(topic) else { return Ok(()) };
+        if asked.retain_as_published {
+            // the flag is there, whether it was kept or comes as it was published; what was acknowledged before it subscribed
+            // may still be on its way from another worker, in order
+            let right = flag && (seq >= view.floor || seq > view.live);
+            view.live = if seq < view.floor { seq } else { view.live };
+            let name = Self::name(topic);
+            return if right {
+                Ok(())
+            } else {
+                Err(format!("{name} {seq} with the flag {flag} [MQTT-3.3.1-13]"))
+            };
+        }
+        let kept = flag;
+        if kept && asked.only_new {
+            return Err(format!("{} keeps message {seq}, not asked for [MQTT-3.3.1-11]", Self::name(topic)));
+        }
         if kept && seq < view.floor {
             let (name, floor) = (Self::name(topic), view.floor);
             return Err(format!("{name} keeps message {seq} after {floor} was acknowledged [MQTT-3.3.1-5]"));

@@ -22,12 +22,18 @@ pub(crate) enum Fate {
 #[derive(Default)]
 pub(crate) struct Wills {
     fates: BTreeMap<Connection, (Fate, u32)>,
+    /// Its will came, and then it said good-bye.
+    wrong: Option<Connection>,
 }
 
 impl Wills {
     /// What became of a connection that has a will.
     pub(crate) fn set(&mut self, connection: Connection, fate: Fate) {
-        self.fates.entry(connection).or_insert((fate, 0)).0 = fate;
+        let (known, count) = self.fates.entry(connection).or_insert((fate, 0));
+        *known = fate;
+        if fate == Fate::Discarded && *count > 0 {
+            self.wrong.get_or_insert(connection);
+        }
     }
 
     /// The will of a connection arrived; an error: it must not.
@@ -40,14 +46,20 @@ impl Wills {
             Fate::Discarded => {
                 Err(format!("the will of {connection:?}, which said good-bye [MQTT-3.1.2-10]"))
             }
-            Fate::Alive => Err(format!("the will of {connection:?}, which is connected [MQTT-3.1.2-8]")),
-            Fate::Due | Fate::Unknown if *count > 1 => Err(format!("the will of {connection:?} came twice")),
-            Fate::Due | Fate::Unknown => Ok(()),
+            Fate::Alive | Fate::Due | Fate::Unknown if *count > 1 => {
+                Err(format!("the will of {connection:?} came twice"))
+            }
+            // alive: its end may be known to the watcher before it is to the client, and is waited for
+            Fate::Alive | Fate::Due | Fate::Unknown => Ok(()),
         }
     }
 
-    /// The first will that is still to come.
+    /// The first will that is still to come, or the first connection whose will came and that is still there.
     pub(crate) fn missing(&self) -> Option<String> {
+        let early = self.fates.iter().find(|(_, (fate, count))| *fate == Fate::Alive && *count > 0);
+        if let Some(connection) = self.wrong.as_ref().or(early.map(|(connection, _)| connection)) {
+            return Some(format!("the will of {connection:?} came while it was connected [MQTT-3.1.2-8]"));
+        }
         let due = |(_, (fate, count)): &(_, &(Fate, u32))| *fate == Fate::Due && *count == 0;
         let (connection, _) = self.fates.iter().find(due)?;
         Some(format!("the will of {connection:?} was not published [MQTT-3.1.2-8]"))
