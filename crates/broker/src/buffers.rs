@@ -1,7 +1,8 @@
 //! Memory for bytes on their way, used again and again: a connection has some only while bytes wait.
 //!
 //! A buffer that is filled for the first time costs a page fault for every four KiB, which is more than copying them. Bounded:
-//! [`SMALL`] small buffers, and large ones of [`LARGE_BYTES`] together; what is beyond goes back to the allocator.
+//! [`SMALL`] small buffers, and large ones of [`LARGE_BYTES`] together; what is beyond goes back to the allocator, and so does,
+//! by half each time that [`Buffers::ebb`] is called, what nobody needed since.
 //!
 //! Must not know: connections, packets.
 
@@ -21,6 +22,8 @@ pub(crate) struct Buffers {
     large: Vec<Vec<u8>>,
     /// Sum of the capacities of `large`.
     large_bytes: usize,
+    /// The fewest small and large ones that lay here since the last ebb: nobody needed so many.
+    idle: (usize, usize),
 }
 
 impl Buffers {
@@ -39,6 +42,7 @@ impl Buffers {
             && let Some(other) = self.small.pop()
         {
             // each first byte of a turn comes by here: nothing is to be copied or given back
+            self.idle.0 = self.idle.0.min(self.small.len());
             *buffer = other;
             return;
         }
@@ -57,7 +61,17 @@ impl Buffers {
         let at = self.large.iter().rposition(fits)?;
         let buffer = self.large.swap_remove(at);
         self.large_bytes -= buffer.capacity();
+        self.idle.1 = self.idle.1.min(self.large.len());
         Some(buffer)
+    }
+
+    /// Gives the allocator half of what nobody needed since the last call, the longest unused first: a burst that is over leaves
+    /// nothing behind after some of them, and what each second needs stays.
+    pub(crate) fn ebb(&mut self) {
+        self.small.drain(..self.idle.0.div_ceil(2));
+        let large = self.large.drain(..self.idle.1.div_ceil(2));
+        self.large_bytes -= large.map(|buffer| buffer.capacity()).sum::<usize>();
+        self.idle = (self.small.len(), self.large.len());
     }
 
     /// Takes a buffer that is not needed any more, if it is not a tiny one that would be in the way of the others.
@@ -110,6 +124,29 @@ mod tests {
         let mut buffer = Vec::new();
         buffers.grow(&mut buffer, 4);
         assert_eq!(buffer.capacity(), 100);
+    }
+
+    #[test]
+    fn what_nobody_needs_goes_back_and_what_is_in_use_stays() {
+        let mut buffers = Buffers::default();
+        for _ in 0..SMALL {
+            buffers.give_back(Vec::with_capacity(SMALL_BYTES));
+        }
+        for _ in 0..4 {
+            buffers.give_back(Vec::with_capacity(LARGEST));
+        }
+        for _ in 0..12 {
+            buffers.ebb();
+            let mut used: Vec<_> = (0..10).map(|_| Vec::new()).collect();
+            used.iter_mut().for_each(|buffer| buffers.grow(buffer, 1));
+            used.into_iter().for_each(|buffer| buffers.give_back(buffer));
+        }
+        assert!((10..=12).contains(&buffers.small.len()), "{} stay", buffers.small.len());
+        assert_eq!((buffers.large.len(), buffers.large_bytes), (0, 0));
+        for _ in 0..6 {
+            buffers.ebb();
+        }
+        assert_eq!(buffers.small.len(), 0);
     }
 
     #[test]

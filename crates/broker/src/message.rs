@@ -98,7 +98,11 @@ impl View<'_> {
 /// Owned messages that nobody needs any more, to be filled again: a subscriber that is always a little behind would else cost
 /// three allocations for each message. Bounded in number and in the bytes that each keeps.
 #[derive(Default)]
-pub(crate) struct Spare(Vec<Arc<Message>>);
+pub(crate) struct Spare {
+    messages: Vec<Arc<Message>>,
+    /// The fewest that lay here since the last ebb: nobody needed so many.
+    idle: usize,
+}
 
 /// Messages kept.
 const SPARE_MESSAGES: usize = 1_024;
@@ -109,9 +113,10 @@ impl Spare {
     /// An owned copy of a message, in used memory if there is some.
     pub(crate) fn take(&mut self, view: View<'_>) -> Arc<Message> {
         if view.publish.properties.as_bytes().is_some()
-            && let Some(mut spare) = self.0.pop()
+            && let Some(mut spare) = self.messages.pop()
             && let Some(message) = Arc::get_mut(&mut spare)
         {
+            self.idle = self.idle.min(self.messages.len());
             message.fill(view);
             return spare;
         }
@@ -120,7 +125,7 @@ impl Spare {
 
     /// Keeps the memory of a message that was sent, unless somebody else still has it.
     pub(crate) fn give_back(&mut self, mut message: Arc<Message>) {
-        if self.0.len() >= SPARE_MESSAGES {
+        if self.messages.len() >= SPARE_MESSAGES {
             return;
         }
         let fit = Arc::get_mut(&mut message).is_some_and(|m| {
@@ -134,8 +139,14 @@ impl Spare {
             }
         });
         if fit {
-            self.0.push(message);
+            self.messages.push(message);
         }
+    }
+
+    /// Gives the allocator half of those that nobody needed since the last call, the longest unused first.
+    pub(crate) fn ebb(&mut self) {
+        self.messages.drain(..self.idle.div_ceil(2));
+        self.idle = self.messages.len();
     }
 }
 
@@ -246,7 +257,7 @@ mod tests {
         );
         let view = View { publisher: SessionKey(2), expires_at: NEVER, publish: &second, plain: None };
         let (again, anew) = (spare.take(view), view.to_message());
-        assert!(spare.0.is_empty());
+        assert!(spare.messages.is_empty());
         assert_eq!((again.publisher, again.expires_at), (anew.publisher, anew.expires_at));
         assert_eq!(again.publish, anew.publish);
     }
@@ -260,11 +271,11 @@ mod tests {
         let message = owned(&publish(None));
         let other = Arc::clone(&message);
         spare.give_back(message);
-        assert!(spare.0.is_empty());
+        assert!(spare.messages.is_empty());
         spare.give_back(owned(&Publish { payload: vec![0; SPARE_BYTES + 1].into(), ..publish(None) }));
-        assert!(spare.0.is_empty());
+        assert!(spare.messages.is_empty());
         spare.give_back(other);
-        assert_eq!(spare.0.len(), 1);
+        assert_eq!(spare.messages.len(), 1);
         let user_properties = vec![("k".into(), "v".repeat(60_000).into())];
         let rich = Publish {
             properties: PublishProperties { user_properties, ..Default::default() }.into(),
@@ -273,11 +284,31 @@ mod tests {
         let message = owned(&rich);
         assert!(message.weight() > 60_000);
         spare.give_back(message);
-        assert!(spare.0.iter().all(|m| m.publish.properties.is_none() && m.weight() < 10));
+        assert!(spare.messages.iter().all(|m| m.publish.properties.is_none() && m.weight() < 10));
         for _ in 0..2 * SPARE_MESSAGES {
             spare.give_back(owned(&publish(None)));
         }
-        assert_eq!(spare.0.len(), SPARE_MESSAGES);
+        assert_eq!(spare.messages.len(), SPARE_MESSAGES);
+    }
+
+    #[test]
+    fn spare_messages_that_nobody_needs_go_back() {
+        let mut spare = Spare::default();
+        let needed = publish(None);
+        let view = View { publisher: NOBODY, expires_at: NEVER, publish: &needed, plain: None };
+        for _ in 0..SPARE_MESSAGES {
+            spare.give_back(view.to_message());
+        }
+        for _ in 0..16 {
+            spare.ebb();
+            let taken = spare.take(view);
+            spare.give_back(taken);
+        }
+        assert!((1..=2).contains(&spare.messages.len()), "{} stay", spare.messages.len());
+        spare.ebb();
+        spare.ebb();
+        spare.ebb();
+        assert!(spare.messages.is_empty());
     }
 
     /// Two user properties as they came: they count with all their bytes while the message waits, in used memory as in new, and
@@ -305,9 +336,9 @@ mod tests {
             assert_eq!(message.publish.properties.as_bytes(), Some(&section[..]));
             assert_eq!(message.weight(), 1 + 1 + 2 * 126);
             spare.give_back(message);
-            assert!(spare.0.iter().all(|m| m.publish.properties.is_none() && m.weight() == 2));
+            assert!(spare.messages.iter().all(|m| m.publish.properties.is_none() && m.weight() == 2));
         }
-        assert_eq!(spare.0.len(), 1);
+        assert_eq!(spare.messages.len(), 1);
     }
 
     #[test]

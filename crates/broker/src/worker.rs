@@ -315,6 +315,8 @@ impl Worker {
         self.fired = fired;
         self.tend_groups();
         self.client_events_left = CLIENT_EVENTS_PER_SECOND;
+        self.buffers.ebb();
+        self.spare_messages.ebb();
         self.publish_floors();
         if self.ticks.is_multiple_of(60) {
             self.sweep_groups();

@@ -171,8 +171,8 @@ impl Client {
                 };
             }
             let letter = scene.paper.read(&publish.payload)?;
-            if !publish.properties.subscription_identifiers.iter().eq(&wish.identifier) {
-                let got = &publish.properties.subscription_identifiers;
+            let got = &publish.properties.read().subscription_identifiers;
+            if !got.iter().eq(&wish.identifier) {
                 return Err(format!("r/{topic} with {got:?}, not {:?} [MQTT-3.3.4-3]", wish.identifier));
             }
             let asked = Asked { retain_as_published: wish.retain_as_published, only_new: wish.only_new };
@@ -197,7 +197,7 @@ impl Client {
         if length(stream.lengths, letter.stream, letter.seq) != publish.payload.len() {
             return Err(format!("{letter:?} came with {} bytes", publish.payload.len()));
         }
-        let properties = &publish.properties;
+        let properties = &publish.properties.read();
         if self.habits.version.is_v5() {
             let right = trimmings::check(properties, letter.stream, letter.seq, stream.trimmed);
             let in_time = scene.book.check_interval(
