@@ -21,7 +21,7 @@ use crate::passers;
 use crate::subject::{Doors, Metrics, ROUTES, usage};
 
 /// What may be kept by a program that knows its topics, and how it may grow.
-const WARM: Bounds = Bounds { kept: 8 << 20, climb: 128 << 10 };
+const WARM: Bounds = Bounds { kept: 8 << 20, climb: 1 << 20 };
 /// The same of one that learns them, in a single cycle.
 const COLD: Bounds = Bounds { kept: 40 << 20, climb: 0 };
 /// Bytes of buffers that each worker keeps on purpose, to use them again: 256 of up to 64 KiB, 8 MiB of large ones, and messages.
