@@ -27,7 +27,8 @@ const COLD: Bounds = Bounds { kept: 40 << 20, climb: 0 };
 /// Bytes of buffers that each worker keeps on purpose, to use them again: 256 of up to 64 KiB, 8 MiB of large ones, and messages.
 const BUFFERS: usize = 28 << 20;
 /// Bytes that are resident and not allocated: the program's code, stacks, the allocator's own, pages that are partly free.
-const BESIDE: usize = 40 << 20;
+/// Code without optimisation is larger.
+const BESIDE: usize = if cfg!(debug_assertions) { 80 << 20 } else { 40 << 20 };
 /// Everything is given back in so much time: the log is trimmed every ten seconds, and free pages are kept for two.
 const SETTLED: Duration = Duration::from_secs(14);
 /// Between two looks.
