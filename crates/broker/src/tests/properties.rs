@@ -217,7 +217,7 @@ fn a_packet_that_is_too_large_with_its_properties_is_not_sent() {
 fn a_section_that_is_not_right_ends_the_connection_with_its_reason() {
     use ReasonCode::{MalformedPacket, ProtocolError};
     for (section, reason) in [
-        // twice [MQTT-2.2.2], not UTF-8 [MQTT-1.5.4-1], U+0000 [MQTT-1.5.4-2], a wildcard [MQTT-3.3.2-14], neither 0 nor 1
+        // twice (2.2.2.2), not UTF-8 [MQTT-1.5.4-1], U+0000 [MQTT-1.5.4-2], a wildcard [MQTT-3.3.2-14], neither 0 nor 1
         (&b"\x03\0\x01a\x03\0\x01b"[..], ProtocolError),
         (b"\x26\0\x01k\0\x02\xc3\x28", MalformedPacket),
         (b"\x26\0\x01k\0\x01\0", MalformedPacket),
