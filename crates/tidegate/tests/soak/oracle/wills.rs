@@ -57,7 +57,8 @@ impl Wills {
     /// The first will that is still to come, or the first connection whose will came and that is still there.
     pub(crate) fn missing(&self) -> Option<String> {
         let early = self.fates.iter().find(|(_, (fate, count))| *fate == Fate::Alive && *count > 0);
-        if let Some(connection) = self.wrong.as_ref().or(early.map(|(connection, _)| connection)) {
+        let early = early.map(|(connection, _)| connection);
+        if let Some(connection) = self.wrong.as_ref().or(early) {
             return Some(format!("the will of {connection:?} came while it was connected [MQTT-3.1.2-8]"));
         }
         let due = |(_, (fate, count)): &(_, &(Fate, u32))| *fate == Fate::Due && *count == 0;
