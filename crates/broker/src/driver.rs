@@ -66,6 +66,7 @@ struct Socket {
     frames: Option<Box<websocket::Frames>>,
     /// The kernel's buffer is full: the connection's task waits until it is not.
     blocked: bool,
+    /// Nothing can be written any more; what has come is still read.
     broken: bool,
     /// Our side is closed; what still comes is read and forgotten, so that the last packet is not lost to a reset.
     shut: bool,
@@ -338,8 +339,11 @@ impl Socket {
         if worker.conn(id).is_some_and(|conn| conn.killed) {
             return Poll::Ready("closed by the broker");
         }
-        if self.write_blocked(worker, id, cx).is_err() {
-            return Poll::Ready("write failed");
+        if self.broken || self.write_blocked(worker, id, cx).is_err() {
+            // What the client said before it went is heard all the same: a DISCONNECT that lies in the kernel's buffer spares it
+            // its will [MQTT-3.14.4-3]. Reading ends soon, because the kernel tells the error there too.
+            self.broken = true;
+            worker.discard_unsent(id);
         }
         for _ in 0..READS_PER_POLL {
             let most = match self.before_read(worker, id, cx) {
@@ -381,7 +385,7 @@ impl Socket {
     fn before_read(&mut self, worker: &mut Worker, id: ConnId, cx: &mut Context<'_>) -> Next {
         let Some(conn) = worker.conn(id) else { return Next::End("closed by the broker") };
         if conn.closing && conn.unsent() == 0 {
-            if !conn.linger {
+            if !conn.linger || self.broken {
                 return Next::End("closed by the broker");
             }
             if !self.shut {
@@ -414,9 +418,6 @@ impl Socket {
 
     /// Goes on writing where the kernel's buffer was full.
     fn write_blocked(&mut self, worker: &mut Worker, id: ConnId, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.broken {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
         if self.blocked && self.frames.is_some() {
             return self.write_frames(worker, id.slot, cx);
         }
@@ -582,23 +583,80 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
+    use mqtt::packet::Packet;
+    use runtime::events::Record;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::config::BrokerConfig;
+    use crate::config::{BrokerConfig, ClientRates};
     use crate::connection::{Door, Phase};
     use crate::sim::world::World;
 
     /// A connection that is past its CONNECT, and the client's side of it.
     async fn connected(local: &Rc<Local>, listener: &TcpListener) -> (ConnId, TcpStream) {
+        let (id, client) = opened(local, listener).await;
+        local.with(|w| w.conn_mut(id).unwrap().phase = Phase::Connected);
+        (id, client)
+    }
+
+    /// A connection without a packet, and the client's side of it.
+    async fn opened(local: &Rc<Local>, listener: &TcpListener) -> (ConnId, TcpStream) {
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, peer) = listener.accept().await.unwrap();
         let permit = Permit(Arc::new(AtomicUsize::new(1)));
-        let origin = Origin { peer, via: None, door: Door::named("tcp://test") };
+        let door = Door { name: "tcp://test".into(), allow_anonymous: true, rates: ClientRates::default() };
+        let origin = Origin { peer, via: None, door: Arc::new(door) };
         let id = local.open(Arrival { stream, origin, late: false, permit }, None);
-        local.with(|w| w.conn_mut(id).unwrap().phase = Phase::Connected);
         spawn_local(Connection { local: Rc::clone(local), id });
         (id, client)
+    }
+
+    /// Runs a test as a task among those of the worker, each of which has its turn.
+    fn among_the_tasks(test: impl Future<Output = ()> + 'static) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let limited = async { tokio::time::timeout(Duration::from_secs(20), spawn_local(test)).await };
+        let outcome = tokio::task::LocalSet::new().block_on(&runtime, limited);
+        outcome.expect("in time").expect("no panic");
+    }
+
+    async fn reset_behind_a_good_bye() {
+        let (worker, mailbox, clock) = World::new(1, 1, BrokerConfig::default()).take_worker();
+        let events = worker.shared.events.clone();
+        let local = Local::new(worker, clock);
+        local.start(mailbox);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (id, mut client) = opened(&local, &listener).await;
+        let connect = b"\x10\x0d\0\x04MQTT\x04\x02\0\x3c\0\x01d";
+        client.write_all(connect).await.unwrap();
+        let mut connack = [0; 4];
+        client.read_exact(&mut connack).await.unwrap();
+        assert_eq!(connack, [0x20, 2, 0, 0]);
+        // its last packet, and an end that makes the broker's next write fail, before the broker looks
+        assert_eq!(client.try_write(&[0xE0, 0]).unwrap(), 2);
+        client.set_zero_linger().unwrap();
+        drop(client);
+        local.with(|worker| {
+            assert!(worker.send(id, &Packet::Pingresp));
+            let mut sockets = local.sockets.borrow_mut();
+            let socket = sockets[id.slot as usize].as_mut().unwrap();
+            flush(worker, socket, id.slot);
+            assert!(socket.broken, "the write failed");
+        });
+        while local.sockets.borrow()[id.slot as usize].is_some() {
+            tokio::task::yield_now().await;
+        }
+        let ends = events.recent(|r| matches!(r.event, Event::ClientDisconnected { .. }), 9);
+        let [Record { event: Event::ClientDisconnected { reason, .. }, .. }] = &ends[..] else {
+            panic!("{ends:?}")
+        };
+        assert_eq!(&**reason, "normal", "a will would have been discarded");
+    }
+
+    /// [MQTT-3.14.4-3]
+    #[test]
+    fn a_good_bye_is_heard_though_a_write_failed_before_it_was_read() {
+        among_the_tasks(reset_behind_a_good_bye());
     }
 
     async fn flooded() {
@@ -646,11 +704,7 @@ mod tests {
 
     #[test]
     fn floods_do_not_keep_the_worker_from_another_connection() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        // a task among the others
-        let limited = async { tokio::time::timeout(Duration::from_secs(20), spawn_local(flooded())).await };
-        let outcome = tokio::task::LocalSet::new().block_on(&runtime, limited);
-        outcome.expect("in time").expect("no panic");
+        among_the_tasks(flooded());
     }
 
     /// What an idle device is made of, each with the allocator's share: growth here is growth of a million devices, and a

@@ -257,9 +257,8 @@ impl Worker {
     pub(crate) fn socket_closed(&mut self, id: ConnId, why: &'static str) {
         let Some(conn) = self.conn_mut(id) else { return };
         conn.socket_open = false;
-        conn.out = Vec::new();
-        conn.sent = 0;
         conn.waker = None;
+        self.discard_unsent(id);
         self.end(id, End::Lost(why));
         self.reap(id);
     }
@@ -404,6 +403,13 @@ impl Worker {
     /// Bytes that the driver writes: all that waits for `slot`.
     pub(crate) fn unsent(&self, slot: u32) -> &[u8] {
         self.conns.get(slot as usize).map_or(&[], |c| &c.out[c.sent..])
+    }
+
+    /// Nothing can be written to this socket any more: what waits for it is forgotten, so that it keeps nobody from reading.
+    pub(crate) fn discard_unsent(&mut self, id: ConnId) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        conn.out = Vec::new();
+        conn.sent = 0;
     }
 
     /// The driver has written `n` of the bytes.
