@@ -341,10 +341,12 @@ const fn sign(well: bool) -> &'static str {
 
 /// `median (min–max)`; the median alone where there was one turn.
 fn ratio(spread: Option<Spread>) -> String {
-    spread.map_or_else(
-        || "–".to_owned(),
-        |Spread { min, median, max }| format!("{} ({}–{})", figure(median), figure(min), figure(max)),
-    )
+    let Some(Spread { min, median, max }) = spread else { return "–".to_owned() };
+    if min == max {
+        figure(median)
+    } else {
+        format!("{} ({}–{})", figure(median), figure(min), figure(max))
+    }
 }
 
 /// `≤ mosquitto / 40 (0.0250)`, `≤ 1.1 × relay`, `≤ nginx`.
