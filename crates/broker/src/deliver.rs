@@ -14,7 +14,7 @@ use crate::message::{Left, Message, View};
 use crate::metrics::Drop;
 use crate::queue::Waiting;
 use crate::router::{Hit, Own, SessionKey};
-use crate::session::InFlight;
+use crate::session::{Found, InFlight};
 use crate::system_topics::is_system;
 use crate::topic_alias::Choice;
 use crate::worker::Worker;
@@ -453,32 +453,29 @@ impl Worker {
     }
 
     /// Sends a retained message that waited, unless it has been replaced since: then the client got the newer one live.
-    fn put_retained(&mut self, id: ConnId, next: &Waiting) {
+    fn put_retained(&mut self, id: ConnId, next: &Found) {
+        let Some(message) = next.kept.message() else { return };
+        let topic = &message.publish.topic;
         let current = {
             let retained = self.shared.retained.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            retained.get(&next.message.publish.topic).is_some_and(|m| Arc::ptr_eq(m, &next.message))
+            retained.get(topic.as_bytes()).is_some_and(|kept| kept.is(&next.kept))
         };
         // what the broker tells of itself is made anew all the time
-        if !current && !is_system(&next.message.publish.topic) {
+        if !current && !is_system(topic) {
             return;
         }
-        let view = next.message.view();
+        let view = message.view();
         let left = view.left(self.now.unix_ms);
         if left == Left::Expired {
             return;
         }
-        let form = Form { qos: next.qos, retain: true, identifiers: &next.identifiers };
+        let form = next.form();
         if next.qos == QoS::AtMostOnce {
             self.put(id, view, left, &form, None, false);
             return;
         }
         let durable = self.conn(id).and_then(|c| c.session.as_ref()).is_some_and(|s| s.durable);
-        let item = if durable {
-            let identifier = next.identifiers.first().copied().unwrap_or(0);
-            InFlight::Kept(Arc::clone(&next.message), identifier)
-        } else {
-            InFlight::Transient
-        };
+        let item = if durable { InFlight::Kept(Box::new(next.clone())) } else { InFlight::Transient };
         self.put_inflight(id, view, left, &form, item, false);
     }
 }

@@ -24,6 +24,7 @@ mod door;
 mod driver;
 mod exclusive;
 mod handover;
+mod kept;
 mod log;
 mod message;
 mod metrics;

@@ -6,6 +6,7 @@ use std::num::NonZeroU16;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use engine::{Op, Write};
 use mqtt::codec::plain::PlainPublish;
 use mqtt::inflight::{Pubrec, Qos2};
@@ -305,16 +306,18 @@ impl Worker {
     /// Keeps a retained message, or forgets one [MQTT-3.3.1-5], [MQTT-3.3.1-6]. It is submitted before the routes are looked up:
     /// a subscriber whose route is not seen here will see this write behind its barrier.
     fn retain(&mut self, view: View<'_>, ack: Option<AckRef>, done: &mut Distributed) {
-        let key = record::retained_key(&view.publish.topic);
+        let key = record::retained_key(view.publish.topic.as_bytes());
         let write = if view.publish.payload.is_empty() {
             Write::delete(key)
         } else {
             let mut out = record::begin();
+            out.reserve(record::message_bound(view.publish));
             if !record::put_message(view, &mut out) || out.len() > self.shared.guarantees.max_value {
                 done.refused = Some(ReasonCode::PacketTooLarge);
                 return;
             }
-            Write::put(key, out)
+            // kept as it is: not a byte more than it needs
+            Write::put(key, Bytes::copy_from_slice(&out))
         };
         let waiting = match ack {
             Some(ack) => {

@@ -11,7 +11,7 @@ use mqtt::{PacketId, QoS, Version, topic};
 
 use engine::{Key, Pos, Shard};
 
-use crate::message::View;
+use crate::message::{NEVER, View};
 use crate::router::{GroupId, SessionKey};
 
 const VERSION: u8 = 1;
@@ -59,8 +59,8 @@ pub(crate) fn will_prefix() -> Key {
     Key::of("w", &[]).below()
 }
 
-pub(crate) fn retained_key(topic: &str) -> Key {
-    Key::of("r", &[topic.as_bytes()])
+pub(crate) fn retained_key(topic: &[u8]) -> Key {
+    Key::of("r", &[topic])
 }
 
 pub(crate) fn retained_prefix() -> Key {
@@ -167,6 +167,34 @@ impl<'a> Reader<'a> {
             }
             _ => None,
         }
+    }
+}
+
+/// What is known of a message in a record of its own before its packet is decoded.
+pub(crate) struct Head<'a> {
+    pub(crate) publisher: SessionKey,
+    pub(crate) expires_at: u64,
+    pub(crate) qos: QoS,
+    /// As bytes: whoever compares topics need not know that they are text.
+    pub(crate) topic: &'a [u8],
+}
+
+impl<'a> Head<'a> {
+    /// Reads the front of a record that holds a message and nothing else.
+    #[inline]
+    pub(crate) fn of(record: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader::versioned(record)?;
+        let (publisher, expires_at, _len) = (SessionKey(reader.u64()?), reader.u64()?, reader.u32()?);
+        let qos = QoS::from_u8(reader.u8()? >> 1 & 3)?;
+        // the packet's remaining length: its last byte is without the highest bit
+        while reader.u8()? & 0x80 != 0 {}
+        let len = reader.u16()?;
+        Some(Self { publisher, expires_at, qos, topic: reader.take(usize::from(len))? })
+    }
+
+    /// Whether the message has expired by `unix_ms`.
+    pub(crate) fn is_over(&self, unix_ms: u64) -> bool {
+        self.expires_at != NEVER && self.expires_at <= unix_ms
     }
 }
 
@@ -362,6 +390,12 @@ mod tests {
             prop_assert_eq!(stored.publisher, SessionKey(publisher));
             prop_assert_eq!(stored.expires_at, expires);
             prop_assert_eq!(&stored.publish, &publish);
+            let head = Head::of(&out).unwrap();
+            prop_assert_eq!((head.publisher, head.expires_at), (SessionKey(publisher), expires));
+            prop_assert_eq!((head.qos, head.topic), (qos, publish.topic.as_bytes()));
+            for cut in 0..out.len() {
+                prop_assert!(Reader::versioned(&out[..cut]).and_then(|mut r| r.message().map(drop)).is_none());
+            }
         }
 
         #[test]
@@ -390,6 +424,7 @@ mod tests {
             if let Some(mut reader) = Reader::versioned(&bytes) {
                 while !reader.is_empty() && reader.message().is_some() {}
             }
+            drop(Head::of(&bytes));
         }
     }
 

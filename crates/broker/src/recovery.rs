@@ -9,6 +9,7 @@ use engine::{Arrival, Change, Engine, EngineError, Inbox, Key, Op, Port, Pos, Re
 use hashbrown::HashMap;
 use mqtt::{PacketId, QoS};
 
+use crate::kept::Kept;
 use crate::message::{Message, NEVER};
 use crate::record::{self, Reader};
 use crate::router::{Receiver, Subscription};
@@ -57,21 +58,19 @@ fn apply_retained(shared: &Shared, changes: Vec<Change>) {
     let mut retained = shared.retained.write().unwrap_or_else(PoisonError::into_inner);
     for change in changes {
         let Ok(topic) = String::from_utf8(change.key.last_part()) else { continue };
-        let bytes = |message: Option<Arc<Message>>| message.map_or(0, |m| m.publish.payload.len() as u64);
+        let bytes = |kept: Option<Kept>| kept.map_or(0, |kept| kept.payload_len());
         match change.value {
             None => {
                 shared.retained_bytes.fetch_sub(bytes(retained.remove(&topic)), Ordering::Relaxed);
             }
-            Some(value) => {
-                match Reader::versioned(&value).and_then(|mut r| Some(r.message()?.view().to_message())) {
-                    Some(message) => {
-                        let more = message.publish.payload.len() as u64;
-                        let before = bytes(retained.insert(&topic, message));
-                        shared.retained_bytes.fetch_add(more.wrapping_sub(before), Ordering::Relaxed);
-                    }
-                    None => tracing::error!(topic, "a retained message is damaged"),
+            Some(value) => match Kept::read(&topic, value) {
+                Some(kept) => {
+                    let more = kept.payload_len();
+                    let before = bytes(retained.insert(kept));
+                    shared.retained_bytes.fetch_add(more.wrapping_sub(before), Ordering::Relaxed);
                 }
-            }
+                None => tracing::error!(topic, "a retained message is damaged"),
+            },
         }
     }
 }
@@ -230,7 +229,7 @@ fn sessions(records: &[Record]) -> Vec<Offline> {
             continue;
         }
         // the owner's part is escaped as all parts are
-        let client_id = String::from_utf8(Key::from_bytes(owner.clone()).last_part());
+        let client_id = String::from_utf8(Key::from_bytes(&owner).last_part());
         let (Ok(client_id), Some(rec)) = (client_id, session_store::decode(&r.value)) else {
             tracing::error!(key = ?r.key, "a stored session is damaged and is left out");
             continue;

@@ -293,10 +293,9 @@ impl Worker {
     fn resend_publish(&mut self, id: ConnId, packet_id: mqtt::PacketId, qos: QoS, item: &InFlight) -> bool {
         match item {
             InFlight::Transient => false,
-            InFlight::Kept(message, identifier) => {
-                let identifiers: &[u32] = if *identifier == 0 { &[] } else { &[*identifier] };
-                let form = Form { qos, retain: true, identifiers };
-                self.put_again(id, message.view(), &form, packet_id)
+            InFlight::Kept(found) => {
+                let Some(message) = found.kept.message() else { return false };
+                self.put_again(id, message.view(), &found.form(), packet_id)
             }
             InFlight::Logged { shard, pos } => {
                 let Some(session) = self.conn(id).and_then(|c| c.session.as_ref()) else { return false };

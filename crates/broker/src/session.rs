@@ -11,8 +11,10 @@ use mqtt::inflight::{InFlight as Flight, Inbound, Outbound};
 use mqtt::packet::SubscriptionOptions;
 use mqtt::{PacketId, QoS, ReasonCode};
 
+use crate::deliver::Form;
+use crate::kept::Kept;
 use crate::message::Message;
-use crate::queue::{Queue, Waiting};
+use crate::queue::Queue;
 use crate::retained::Resume;
 use crate::router::SessionKey;
 use crate::share::{Dealt, Sharing, Source};
@@ -26,8 +28,7 @@ pub(crate) enum InFlight {
     /// In the log.
     Logged { shard: Shard, pos: Pos },
     /// A retained message that was sent because of a SUBSCRIBE: it is in no log, so the session keeps it.
-    /// With the Subscription Identifier it was sent with; 0: none.
-    Kept(Arc<Message>, u32),
+    Kept(Box<Found>),
     /// Sent in the place of a group of shared subscriptions.
     Dealt(Box<Dealt>),
 }
@@ -41,7 +42,29 @@ impl InFlight {
                 Source::Log { shard, pos } => Some((shard, pos)),
                 Source::Memory(_) => None,
             },
-            Self::Transient | Self::Kept(..) => None,
+            Self::Transient | Self::Kept(_) => None,
+        }
+    }
+}
+
+/// A retained message that was found for a SUBSCRIBE.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) kept: Kept,
+    /// The lower of the message's and the subscription's.
+    pub(crate) qos: QoS,
+    /// The Subscription Identifier it is sent with; 0: none.
+    pub(crate) identifier: u32,
+}
+
+impl Found {
+    /// How it is sent.
+    pub(crate) fn form(&self) -> Form<'_> {
+        let identifiers = std::slice::from_ref(&self.identifier);
+        Form {
+            qos: self.qos,
+            retain: true,
+            identifiers: if self.identifier == 0 { &[] } else { identifiers },
         }
     }
 }
@@ -138,7 +161,7 @@ pub(crate) struct Backlog {
     /// Messages of a session that ends with its connection.
     pub(crate) queue: Queue,
     /// Retained messages that were found for a SUBSCRIBE; bounded by one piece of a search.
-    pub(crate) retained: VecDeque<Waiting>,
+    pub(crate) retained: VecDeque<Found>,
     /// Searches of the retained store that are not finished; one for each filter at most.
     pub(crate) searches: VecDeque<Search>,
 }

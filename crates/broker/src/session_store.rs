@@ -13,11 +13,12 @@ use mqtt::inflight::InFlight as Flight;
 use mqtt::{PacketId, QoS};
 
 use crate::connection::{Door, Origin, Via};
+use crate::kept::Kept;
 use crate::message::{Message, NEVER};
 use crate::record::{self, Reader};
 use crate::registry::Owner;
 use crate::router::{Group, SessionKey};
-use crate::session::{InFlight, Incoming, Session, Subscription};
+use crate::session::{Found, InFlight, Incoming, Session, Subscription};
 use crate::share::{Dealt, Source};
 use crate::subscriptions::Subscriptions;
 
@@ -308,10 +309,10 @@ pub(crate) fn encode(
                         out.extend_from_slice(&shard.0.to_be_bytes());
                         out.extend_from_slice(&pos.0.to_be_bytes());
                     }
-                    InFlight::Kept(message, identifier) => {
+                    InFlight::Kept(found) => {
                         out.push(2);
-                        out.extend_from_slice(&identifier.to_be_bytes());
-                        if !record::put_message(message.view(), &mut out) {
+                        out.extend_from_slice(&found.identifier.to_be_bytes());
+                        if !found.kept.message().is_some_and(|m| record::put_message(m.view(), &mut out)) {
                             // what was decoded once encodes again; if ever not, it is forgotten as a transient one is
                             out.truncate(out.len() - 5);
                             out.push(0);
@@ -422,7 +423,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<SessionRecord> {
             1 => InFlight::Logged { shard: Shard(r.u16()?), pos: Pos(r.u64()?) },
             2 => {
                 let identifier = r.u32()?;
-                InFlight::Kept(r.message()?.view().to_message(), identifier)
+                let kept = Kept::of(r.message()?.view())?;
+                InFlight::Kept(Box::new(Found { kept, qos, identifier }))
             }
             3 => {
                 let from = Source::Log { shard: Shard(r.u16()?), pos: Pos(r.u64()?) };
@@ -575,7 +577,8 @@ mod tests {
         let logged = InFlight::Logged { shard: Shard(1), pos: Pos::new(2, 3) };
         let id = session.outbound.begin(QoS::AtLeastOnce, logged).unwrap();
         let kept = offline("x", 0, Some(1)).will.unwrap().1;
-        session.outbound.begin(QoS::ExactlyOnce, InFlight::Kept(kept, 9)).unwrap();
+        let found = Found { kept: Kept::of(kept.view()).unwrap(), qos: QoS::ExactlyOnce, identifier: 9 };
+        session.outbound.begin(QoS::ExactlyOnce, InFlight::Kept(Box::new(found))).unwrap();
         session.cursors[1].live = false;
         let waiting = offline("car", 0, None);
         let bytes = encode(&session, &waiting.about, &waiting.origin, 99, &[Pos::new(9, 9), Pos::new(9, 9)]);
@@ -589,9 +592,8 @@ mod tests {
         assert!(matches!(&back.flights[0],
             StoredFlight::Publish { id: i, qos: QoS::AtLeastOnce, item: InFlight::Logged { shard: Shard(1), pos } }
             if *i == id && *pos == Pos::new(2, 3)));
-        assert!(
-            matches!(&back.flights[1], StoredFlight::Publish { item: InFlight::Kept(m, 9), .. } if m.publish.topic == "will")
-        );
+        assert!(matches!(&back.flights[1], StoredFlight::Publish { item: InFlight::Kept(found), .. }
+                if found.identifier == 9 && found.kept.message().unwrap().publish.topic == "will"));
         for cut in 0..bytes.len() {
             assert!(decode(&bytes[..cut]).is_none(), "a record cut at {cut} was believed");
         }

@@ -14,7 +14,7 @@ use crate::config::BrokerConfig;
 use crate::delayed::Schedule;
 use crate::exclusive::Exclusive;
 use crate::handover::Handover;
-use crate::message::Message;
+use crate::kept::Kept;
 use crate::metrics::WorkerMetrics;
 use crate::registry::{Owner, Registry};
 use crate::retained::Retained;
@@ -80,8 +80,8 @@ pub(crate) struct Shared {
     pub(crate) system: SystemTopics,
     /// Bytes of the payloads of all retained messages.
     pub(crate) retained_bytes: AtomicU64,
-    /// The replica of the register's retained records that a watch keeps up to date.
-    pub(crate) retained: RwLock<Retained<Arc<Message>>>,
+    /// The replica of the register's retained records that a watch keeps up to date: one for all workers, of the same bytes.
+    pub(crate) retained: RwLock<Retained<Kept>>,
     pub(crate) mailboxes: Vec<Sender<Mail>>,
     pub(crate) metrics: Vec<Arc<WorkerMetrics>>,
     /// For each worker and shard (`worker * shards + shard`) the position from which its sessions need the log.

@@ -10,17 +10,15 @@ use mqtt::packet::{
     Packet, ReasonProperties, RetainHandling, Suback, Subscribe, SubscriptionOptions, Unsuback, Unsubscribe,
 };
 use mqtt::{PacketId, QoS, ReasonCode};
-use smallvec::SmallVec;
 
 use crate::config::BrokerConfig;
 use crate::connection::ConnId;
 use crate::exclusive;
-use crate::message::{Left, NEVER};
-use crate::queue::Waiting as Queued;
+use crate::message::Left;
 use crate::record::{self, Reader};
 use crate::refusal::Refusal;
 use crate::router;
-use crate::session::{Search, Subscription};
+use crate::session::{Found, Search, Subscription};
 use crate::session_store;
 use crate::share::is_shared;
 use crate::system_topics::is_system;
@@ -327,11 +325,10 @@ impl Worker {
         let key = session.key;
         let Some(backlog) = session.backlog.as_mut() else { return true };
         let Some(search) = backlog.searches.front_mut() else { return true };
-        let mut found = Vec::new();
         {
             let store = if is_system(&search.filter) { &shared.system.tree } else { &shared.retained };
             let retained = store.read().unwrap_or_else(PoisonError::into_inner);
-            let mut matching = Vec::new();
+            let mut matching = Vec::with_capacity(SEARCH_FOUND);
             search.resume = retained.scan(
                 &search.filter,
                 search.resume.take(),
@@ -340,20 +337,16 @@ impl Worker {
                 SEARCH_STEPS,
                 &mut matching,
             );
-            found.extend(matching.into_iter().map(|(_, message)| Arc::clone(message)));
-        }
-        for message in found {
-            // [MQTT-3.8.3-3]: its own are not for it, also when they were kept
-            let own = search.no_local && message.publisher == key;
-            if own || message.view().left(now) == Left::Expired {
-                continue;
+            for kept in matching {
+                let Some(head) = kept.head() else { continue };
+                // [MQTT-3.8.3-3]: its own are not for it, also when they were kept
+                let own = search.no_local && head.publisher == key;
+                if own || head.is_over(now) {
+                    continue;
+                }
+                let (qos, identifier) = (search.qos.min(head.qos), search.identifier);
+                backlog.retained.push_back(Found { kept: kept.clone(), qos, identifier });
             }
-            let identifiers = match search.identifier {
-                0 => SmallVec::new(),
-                identifier => SmallVec::from_slice(&[identifier]),
-            };
-            let qos = search.qos.min(message.publish.qos);
-            backlog.retained.push_back(Queued { message, qos, retain: true, identifiers, group: None });
         }
         if search.resume.is_none() {
             backlog.searches.pop_front();
@@ -416,14 +409,12 @@ impl Worker {
         let mut expired = Vec::new();
         {
             let mut retained = self.shared.retained.write().unwrap_or_else(PoisonError::into_inner);
-            retained.retain(|topic, message| {
-                let keep = message.expires_at == NEVER || message.expires_at > now;
-                if !keep {
-                    let bytes = message.publish.payload.len() as u64;
-                    self.shared.retained_bytes.fetch_sub(bytes, std::sync::atomic::Ordering::Relaxed);
-                    expired.push(record::retained_key(topic));
-                }
-                keep
+            retained.retain(|kept| {
+                let Some(over) = kept.head().filter(|head| head.is_over(now)) else { return true };
+                let bytes = kept.payload_len();
+                self.shared.retained_bytes.fetch_sub(bytes, std::sync::atomic::Ordering::Relaxed);
+                expired.push(record::retained_key(over.topic));
+                false
             });
         }
         for key in expired {

@@ -15,6 +15,7 @@ use mqtt::{QoS, topic};
 use runtime::clock::rfc3339;
 
 use crate::connection::ConnId;
+use crate::kept::Kept;
 use crate::message::{Message, NEVER, NOBODY};
 use crate::metrics::{Drop, WorkerMetrics};
 use crate::retained::Retained;
@@ -172,7 +173,7 @@ struct State {
 pub(crate) struct SystemTopics {
     state: Mutex<State>,
     /// What a new subscriber gets; empty while there is none.
-    pub(crate) tree: RwLock<Retained<Arc<Message>>>,
+    pub(crate) tree: RwLock<Retained<Kept>>,
 }
 
 impl SystemTopics {
@@ -365,8 +366,8 @@ impl Worker {
         };
         let messages: Vec<_> = topics.into_iter().map(|(topic, payload)| message(&topic, payload)).collect();
         let mut tree = self.shared.system.tree.write().unwrap_or_else(PoisonError::into_inner);
-        for message in &messages {
-            tree.insert(&message.publish.topic, Arc::clone(message));
+        for kept in messages.iter().filter_map(|message| Kept::of(message.view())) {
+            tree.insert(kept);
         }
         messages
     }

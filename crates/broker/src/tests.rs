@@ -11,6 +11,7 @@ mod limits;
 mod pieces;
 mod properties;
 mod protocol;
+mod retained;
 mod rig;
 mod shared;
 mod shared_durable;

@@ -15,6 +15,7 @@ mod matching;
 mod meter;
 mod packets;
 mod preread;
+mod retained;
 mod session;
 
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ fn rows() -> impl Iterator<Item = &'static Row> {
         matching::ROUTE_ROWS,
         deliver::ROWS,
         session::ROWS,
+        retained::ROWS,
         preread::ROWS,
         choose::ROWS,
     ]

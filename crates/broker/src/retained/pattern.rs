@@ -1,44 +1,46 @@
-//! A filter over level-ordered keys: whether one matches, and which could be next.
+//! A filter over topics in the order of their levels: whether one matches, and which could be next.
 
 use std::cmp::Ordering;
 
-/// The level separator of keys: smaller than every character of a topic.
-const SEPARATOR: char = '\0';
-/// The smallest character above [`SEPARATOR`]: put after a key, it leads past everything below that key.
-const PAST_BELOW: char = '\u{1}';
+/// The smallest byte above the separator of levels, which comes before all others: put after a topic, it leads past everything
+/// below that topic.
+const PAST_BELOW: &[u8] = b"\x01";
 /// What follows `$` in order.
-const PAST_DOLLAR: &str = "%";
+const PAST_DOLLAR: &[u8] = b"%";
 
 /// A filter with its levels taken apart.
 pub(super) struct Pattern<'f> {
     /// All but a last `#`.
-    levels: Vec<&'f str>,
+    levels: Vec<&'f [u8]>,
     /// It ends with `#`.
     below: bool,
 }
 
+fn levels(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|byte| *byte == b'/')
+}
+
 impl<'f> Pattern<'f> {
-    /// `filter` in the form of a key, with U+0000 between levels.
-    pub(super) fn new(filter: &'f str) -> Self {
-        let mut levels: Vec<_> = filter.split(SEPARATOR).collect();
-        let below = levels.pop_if(|last| *last == "#").is_some();
+    pub(super) fn new(filter: &'f [u8]) -> Self {
+        let mut levels: Vec<_> = levels(filter).collect();
+        let below = levels.pop_if(|last| *last == b"#").is_some();
         Self { levels, below }
     }
 
-    /// No key before this one matches.
-    pub(super) fn start(&self) -> String {
-        let literal = self.levels.iter().take_while(|level| **level != "+").count();
-        self.levels[..literal].join("\0")
+    /// No topic before this one matches.
+    pub(super) fn start(&self) -> Vec<u8> {
+        let literal = self.levels.iter().take_while(|level| **level != b"+").count();
+        self.levels[..literal].join(&b'/')
     }
 
-    pub(super) fn matches(&self, key: &str) -> bool {
-        if self.is_hidden(key) {
+    pub(super) fn matches(&self, topic: &[u8]) -> bool {
+        if self.is_hidden(topic) {
             return false;
         }
-        let mut present = key.split(SEPARATOR);
+        let mut present = levels(topic);
         for &wanted in &self.levels {
             match present.next() {
-                Some(level) if wanted == "+" || wanted == level => {}
+                Some(level) if wanted == b"+" || wanted == level => {}
                 _ => return false,
             }
         }
@@ -46,32 +48,29 @@ impl<'f> Pattern<'f> {
         self.below || present.next().is_none()
     }
 
-    /// For a key that does not match: a greater one with nothing that matches in between, or `None` when nothing
+    /// For a topic that does not match: a greater one with nothing that matches in between, or `None` when nothing
     /// that follows can match.
-    pub(super) fn next_candidate(&self, key: &str) -> Option<String> {
-        if self.is_hidden(key) {
+    pub(super) fn next_candidate(&self, topic: &[u8]) -> Option<Vec<u8>> {
+        if self.is_hidden(topic) {
             return Some(PAST_DOLLAR.to_owned());
         }
         // Where the last level ends that stands for a `+`: the last thing that may still change.
         let mut free_end = None;
-        let past_free = |free_end: Option<usize>| {
-            let end = free_end?;
-            Some([&key[..end], PAST_BELOW.encode_utf8(&mut [0; 4])].concat())
-        };
+        let past_free = |free_end: Option<usize>| Some([&topic[..free_end?], PAST_BELOW].concat());
         let mut start = 0;
         for &wanted in &self.levels {
-            let Some(rest) = key.get(start..) else {
-                // The key ends early: what matches lies below it.
-                let literal = if wanted == "+" { "" } else { wanted };
-                return Some([key, "\0", literal].concat());
+            let Some(rest) = topic.get(start..) else {
+                // The topic ends early: what matches lies below it.
+                let literal = if wanted == b"+" { b"" } else { wanted };
+                return Some([topic, b"/", literal].concat());
             };
-            let end = start + rest.find(SEPARATOR).unwrap_or(rest.len());
-            if wanted == "+" {
+            let end = start + levels(rest).next().map_or(0, <[u8]>::len);
+            if wanted == b"+" {
                 free_end = Some(end);
             } else {
-                match key[start..end].cmp(wanted) {
+                match topic[start..end].cmp(wanted) {
                     Ordering::Equal => {}
-                    Ordering::Less => return Some([&key[..start], wanted].concat()),
+                    Ordering::Less => return Some([&topic[..start], wanted].concat()),
                     Ordering::Greater => return past_free(free_end),
                 }
             }
@@ -81,7 +80,7 @@ impl<'f> Pattern<'f> {
     }
 
     /// A filter that starts with a wildcard does not match a topic that starts with `$` [MQTT-4.7.2-1].
-    fn is_hidden(&self, key: &str) -> bool {
-        key.starts_with('$') && self.levels.first().is_none_or(|first| *first == "+")
+    fn is_hidden(&self, topic: &[u8]) -> bool {
+        topic.first() == Some(&b'$') && self.levels.first().is_none_or(|first| *first == b"+")
     }
 }
