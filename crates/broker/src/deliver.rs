@@ -458,7 +458,8 @@ impl Worker {
         let topic = &message.publish.topic;
         let current = {
             let retained = self.shared.retained.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            retained.get(topic.as_bytes()).is_some_and(|kept| kept.is(&next.kept))
+            retained.changes() == next.change
+                || retained.get(topic.as_bytes()).is_some_and(|kept| kept.is(&next.kept))
         };
         // what the broker tells of itself is made anew all the time
         if !current && !is_system(topic) {

@@ -6,7 +6,6 @@ use std::num::NonZeroU16;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use engine::{Op, Write};
 use mqtt::codec::plain::PlainPublish;
 use mqtt::inflight::{Pubrec, Qos2};
@@ -316,8 +315,7 @@ impl Worker {
                 done.refused = Some(ReasonCode::PacketTooLarge);
                 return;
             }
-            // kept as it is: not a byte more than it needs
-            Write::put(key, Bytes::copy_from_slice(&out))
+            Write::put(key, out)
         };
         let waiting = match ack {
             Some(ack) => {

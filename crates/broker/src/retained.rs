@@ -46,6 +46,7 @@ impl<T: Named + 'static> Retained<T> {
     }
 
     pub(crate) fn remove(&mut self, topic: &str) -> Option<T> {
+        self.changes += 1;
         self.by_topic.take(probe(&Probe(topic.as_bytes()))).map(|before| before.value)
     }
 
@@ -53,7 +54,7 @@ impl<T: Named + 'static> Retained<T> {
         self.by_topic.get(probe(&Probe(topic))).map(|slot| &slot.value)
     }
 
-    /// How many values were kept so far: the number of the last change.
+    /// The number of the last change. While it stays the same, what was found is what is kept.
     pub(crate) fn changes(&self) -> u64 {
         self.changes
     }
@@ -118,6 +119,7 @@ impl<T: Named + 'static> Retained<T> {
 
     /// Removes every value that `keep` refuses.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
+        self.changes += 1;
         self.by_topic.retain(|slot| keep(&slot.value));
     }
 }

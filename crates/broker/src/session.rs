@@ -51,6 +51,8 @@ impl InFlight {
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     pub(crate) kept: Kept,
+    /// The number of the store's last change when it was found.
+    pub(crate) change: u64,
     /// The lower of the message's and the subscription's.
     pub(crate) qos: QoS,
     /// The Subscription Identifier it is sent with; 0: none.

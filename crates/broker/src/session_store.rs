@@ -424,7 +424,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<SessionRecord> {
             2 => {
                 let identifier = r.u32()?;
                 let kept = Kept::of(r.message()?.view())?;
-                InFlight::Kept(Box::new(Found { kept, qos, identifier }))
+                InFlight::Kept(Box::new(Found { kept, change: 0, qos, identifier }))
             }
             3 => {
                 let from = Source::Log { shard: Shard(r.u16()?), pos: Pos(r.u64()?) };
@@ -577,7 +577,8 @@ mod tests {
         let logged = InFlight::Logged { shard: Shard(1), pos: Pos::new(2, 3) };
         let id = session.outbound.begin(QoS::AtLeastOnce, logged).unwrap();
         let kept = offline("x", 0, Some(1)).will.unwrap().1;
-        let found = Found { kept: Kept::of(kept.view()).unwrap(), qos: QoS::ExactlyOnce, identifier: 9 };
+        let found =
+            Found { kept: Kept::of(kept.view()).unwrap(), change: 0, qos: QoS::ExactlyOnce, identifier: 9 };
         session.outbound.begin(QoS::ExactlyOnce, InFlight::Kept(Box::new(found))).unwrap();
         session.cursors[1].live = false;
         let waiting = offline("car", 0, None);

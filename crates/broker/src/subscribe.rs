@@ -328,6 +328,7 @@ impl Worker {
         {
             let store = if is_system(&search.filter) { &shared.system.tree } else { &shared.retained };
             let retained = store.read().unwrap_or_else(PoisonError::into_inner);
+            let change = retained.changes();
             let mut matching = Vec::with_capacity(SEARCH_FOUND);
             search.resume = retained.scan(
                 &search.filter,
@@ -345,7 +346,7 @@ impl Worker {
                     continue;
                 }
                 let (qos, identifier) = (search.qos.min(head.qos), search.identifier);
-                backlog.retained.push_back(Found { kept: kept.clone(), qos, identifier });
+                backlog.retained.push_back(Found { kept: kept.clone(), change, qos, identifier });
             }
         }
         if search.resume.is_none() {

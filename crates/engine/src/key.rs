@@ -1,17 +1,15 @@
 //! Keys of the register.
 
 use std::fmt;
-use std::sync::Arc;
+
+use crate::thin::Thin;
 
 /// A key of the register, or a prefix of keys. Bytes; ordered bytewise. Every key begins with a namespace
 /// (`default` today), so that tenants can come without a migration.
 ///
-/// Shared by all clones in one allocation of its exact size: a register of small records is as much keys as values.
+/// One word; all clones share one allocation of its exact size.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(Arc<[u8]>);
-
-/// Every record of a register has one of these.
-const _: () = assert!(size_of::<Key>() == 16);
+pub struct Key(Thin);
 
 impl Key {
     /// The namespace of all keys until there are tenants.
@@ -22,7 +20,7 @@ impl Key {
 
     /// A key of raw bytes, for keys read back from an engine.
     pub fn from_bytes(bytes: impl AsRef<[u8]>) -> Self {
-        Self(bytes.as_ref().into())
+        Self(Thin::new(bytes.as_ref()))
     }
 
     /// Builds `default/<kind>/<part>/<part>...`. Parts may hold any bytes: `/` and `~` inside a part are escaped (`~1`, `~0`),
@@ -44,23 +42,21 @@ impl Key {
                 }
             }
         }
-        Self(out.into())
+        Self(Thin::new(&out))
     }
 
     /// All keys below this one: the same bytes and a closing `/`.
     #[must_use]
     pub fn below(&self) -> Self {
-        let mut out = Vec::with_capacity(self.0.len() + 1);
-        out.extend_from_slice(&self.0);
-        out.push(b'/');
-        Self(out.into())
+        Self(Thin::new(&[self.as_bytes(), b"/"].concat()))
     }
 
     /// The last part, unescaped.
     pub fn last_part(&self) -> Vec<u8> {
-        let start = self.0.iter().rposition(|&b| b == b'/').map_or(0, |i| i + 1);
-        let mut out = Vec::with_capacity(self.0.len() - start);
-        let mut rest = self.0[start..].iter();
+        let bytes = self.as_bytes();
+        let start = bytes.iter().rposition(|&b| b == b'/').map_or(0, |i| i + 1);
+        let mut out = Vec::with_capacity(bytes.len() - start);
+        let mut rest = bytes[start..].iter();
         while let Some(&b) = rest.next() {
             out.push(match b {
                 b'~' if rest.as_slice().first() == Some(&b'1') => {
@@ -79,18 +75,18 @@ impl Key {
 
     /// Whether this key lies under `prefix`.
     pub fn starts_with(&self, prefix: &Self) -> bool {
-        self.0.starts_with(&prefix.0)
+        self.as_bytes().starts_with(prefix.as_bytes())
     }
 
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        self.0.as_bytes()
     }
 }
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Key({})", self.0.escape_ascii())
+        write!(f, "Key({})", self.0)
     }
 }
 

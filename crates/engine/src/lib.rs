@@ -18,6 +18,7 @@ mod lease;
 mod log;
 mod op;
 mod register;
+mod thin;
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
@@ -32,7 +33,7 @@ pub use lane::{Destination, NodeId};
 pub use lease::{Epoch, Fence, Held};
 pub use log::{DedupeId, LogFrame, Pos, Shard};
 pub use op::{Op, Reply, Token};
-pub use register::{Change, Expect, Record, Rev, WatchId, Write};
+pub use register::{Change, Expect, Record, Rev, Value, WatchId, Write};
 
 /// Who submits and where its answers go: one for each worker (and for the control side). From [`Engine::attach`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -60,8 +60,6 @@ pub enum Op {
         limit: usize,
     },
     /// Writes records, all or none. → [`Reply::Written`], [`crate::EngineError::Conflict`] or [`crate::EngineError::Fenced`]
-    ///
-    /// An engine may keep the values' buffers as they are: a small slice of a large read buffer would keep all of it.
     Put {
         /// At least one; each key at most once (a second write to a key is a Conflict).
         writes: Vec<Write>,

@@ -26,7 +26,7 @@ pub(crate) const ROWS: &[Row] = &[
 const READINGS: usize = 10;
 const DEVICES: usize = OPERATIONS as usize / 2;
 /// Messages that come in one read.
-const BATCH: usize = 50;
+const BATCH: usize = 20;
 
 fn topics() -> Vec<String> {
     let of =

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use engine::{
     Arrival, Change, Destination, Engine, EngineError, Expect, Guarantees, Inbox, Key, LogFrame, NodeId, Op,
-    Port, Pos, Record, Reply, Rev, Shard, Token, WatchId, Write,
+    Port, Pos, Record, Reply, Rev, Shard, Token, Value, WatchId, Write,
 };
 
 /// What goes wrong: probabilities of one operation.
@@ -60,7 +60,7 @@ struct Attached {
 
 struct State {
     logs: Vec<ShardLog>,
-    records: BTreeMap<Key, (Bytes, Rev)>,
+    records: BTreeMap<Key, (Value, Rev)>,
     rev: Rev,
     ports: Vec<Attached>,
     tails: Vec<(usize, Shard, u64)>,
@@ -400,7 +400,7 @@ impl State {
     }
 }
 
-fn record(key: &Key, (value, rev): &(Bytes, Rev)) -> Record {
+fn record(key: &Key, (value, rev): &(Value, Rev)) -> Record {
     Record { key: key.clone(), value: value.clone(), rev: *rev }
 }
 

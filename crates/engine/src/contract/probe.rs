@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::{
     Arrival, Change, DedupeId, Destination, Engine, EngineError, Epoch, Inbox, Key, LogFrame, NodeId, Op,
-    Port, Pos, Record, Reply, Rev, Shard, Token, WatchId, Write,
+    Port, Pos, Record, Reply, Rev, Shard, Token, Value, WatchId, Write,
 };
 
 /// How long a probe waits for anything. Longer than an election of a cluster's log.
@@ -96,7 +96,8 @@ impl Seen {
             }
             Arrival::Truncated { shard, first } => self.truncated.entry(shard).or_default().push(first),
             Arrival::Changed { watch, changes } => {
-                let size = |c: &Change| c.key.as_bytes().len() + c.value.as_ref().map_or(0, Bytes::len);
+                let size =
+                    |c: &Change| c.key.as_bytes().len() + c.value.as_ref().map_or(0, |value| value.len());
                 let bytes: usize = changes.iter().map(size).sum();
                 if changes.is_empty() || (bytes > PIECE && changes.len() > 1) {
                     self.violations.push(format!("changes: {} of {bytes} bytes", changes.len()));
@@ -296,7 +297,7 @@ impl Probe {
     }
 
     /// Writes one record without condition; gives its revision.
-    pub fn set(&self, key: &Key, value: impl Into<Bytes>) -> Rev {
+    pub fn set(&self, key: &Key, value: impl Into<Value>) -> Rev {
         self.put(&[Write::put(key.clone(), value)]).expect("a write without condition")[0]
     }
 

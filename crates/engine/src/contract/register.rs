@@ -143,7 +143,7 @@ pub fn a_batch_happens_as_a_whole_or_not_at_all(make: Make) {
     let revs = probe.put(&batch).expect("all expectations hold");
     let now: Vec<_> = [a, b, c].iter().map(|k| probe.get(k).expect("it was written")).collect();
     assert_eq!(now.iter().map(|r| r.rev).collect::<Vec<_>>(), revs);
-    assert!(now.iter().all(|r| r.value == "whole"));
+    assert!(now.iter().all(|r| *r.value == *b"whole"));
 }
 
 pub fn a_key_twice_in_a_batch_conflicts(make: Make) {
@@ -243,7 +243,7 @@ pub fn a_watch_gives_the_records_then_ready_then_changes(make: Make) {
     let watch = watcher.watch(&Key::from_bytes("default/contract/"));
     let snapshot = watcher.watched(watch, "the snapshot", |events| events.contains(&WatchEvent::Ready));
     let event = |k: &Key, value: Option<&str>, rev| {
-        let value = value.map(|v| bytes::Bytes::copy_from_slice(v.as_bytes()));
+        let value = value.map(crate::Value::from);
         WatchEvent::Change(Change { key: k.clone(), value, rev })
     };
     let mut records = snapshot.clone();

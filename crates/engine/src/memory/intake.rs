@@ -174,7 +174,7 @@ impl Intake {
 pub(super) fn op_cost(op: &Op) -> usize {
     let fence = |fence: &Option<crate::Fence>| fence.as_ref().map_or(0, |f| f.lease.as_bytes().len());
     let write = |w: &Write| {
-        OP_COST + w.key.as_bytes().len() + w.value.as_ref().map_or(0, Bytes::len) + fence(&w.fence)
+        OP_COST + w.key.as_bytes().len() + w.value.as_ref().map_or(0, |value| value.len()) + fence(&w.fence)
     };
     OP_COST
         + match op {

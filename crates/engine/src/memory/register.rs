@@ -5,9 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use bytes::Bytes;
-
-use crate::{Change, EngineError, Expect, Key, Record, Rev, Write};
+use crate::{Change, EngineError, Expect, Key, Record, Rev, Value, Write};
 
 /// What a record costs beyond the bytes of its key and value.
 pub(super) const RECORD_COST: usize = 128;
@@ -15,7 +13,7 @@ pub(super) const RECORD_COST: usize = 128;
 /// All records.
 #[derive(Debug, Default)]
 pub(super) struct Register {
-    records: BTreeMap<Key, (Bytes, Rev)>,
+    records: BTreeMap<Key, (Value, Rev)>,
     rev: Rev,
     /// Cost of all records.
     bytes: usize,
@@ -97,6 +95,6 @@ impl Register {
     }
 }
 
-fn cost(key: &Key, value: &Bytes) -> usize {
+fn cost(key: &Key, value: &Value) -> usize {
     key.as_bytes().len() + value.len() + RECORD_COST
 }

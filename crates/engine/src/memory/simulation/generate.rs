@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::oracle::Oracle;
-use crate::{DedupeId, Epoch, Expect, Fence, Key, Op, Port, Pos, Rev, Shard, Token, WatchId, Write};
+use crate::{DedupeId, Epoch, Expect, Fence, Key, Op, Port, Pos, Rev, Shard, Token, Value, WatchId, Write};
 
 /// What values and frames are cut from: large ones cost nothing.
 static BYTES: [u8; 1 << 20] = bytes_of_all_kinds();
@@ -169,6 +169,6 @@ impl Generator {
             _ => Expect::Any,
         };
         let value = (self.rng.u32(..4) > 0).then(|| self.bytes(710_000));
-        Write { key, value, expect, fence: self.fence(oracle) }
+        Write { key, value: value.map(Value::from), expect, fence: self.fence(oracle) }
     }
 }

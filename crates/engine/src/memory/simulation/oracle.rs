@@ -190,7 +190,7 @@ impl Oracle {
             return assert_eq!(*answer, Err(error));
         }
         let sum: usize = self.records.iter().map(|r| r.key.as_bytes().len() + r.value.len()).sum();
-        let added: usize = writes.iter().filter_map(|w| w.value.as_ref()).map(Bytes::len).sum();
+        let added: usize = writes.iter().filter_map(|w| w.value.as_ref()).map(|value| value.len()).sum();
         let revs = match answer {
             Ok(Reply::Written(revs)) => revs,
             Err(EngineError::Busy) => {
