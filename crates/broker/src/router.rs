@@ -296,8 +296,8 @@ impl Router {
             lists += self.read(BUCKETS).matching(topic, scratch);
         }
         let groups = self.groups.matching(topic);
-        if scratch.is_empty() && groups.is_empty() {
-            return None;
+        if groups.is_empty() {
+            return (!scratch.is_empty()).then(|| routes::merge(scratch, lists));
         }
         let mut routes = routes::merge(scratch, lists);
         routes.groups = groups;

@@ -110,8 +110,13 @@ impl Subscriptions {
         few.into_iter().flatten().chain(many.into_iter().flatten())
     }
 
+    /// Ascending.
     pub(crate) fn filters(&self) -> impl Iterator<Item = &str> {
-        self.iter().map(|(filter, _)| filter)
+        let (few, many) = match &self.0 {
+            List::Few(bytes) => (Some(Packed(bytes).map(|item| item.filter())), None),
+            List::Many(many) => (None, Some(many.by_filter.keys().map(|filter| &**filter))),
+        };
+        few.into_iter().flatten().chain(many.into_iter().flatten())
     }
 
     /// Whether some of them [begins late](begins_late): asked for each message of a replay.

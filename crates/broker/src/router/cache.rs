@@ -19,8 +19,9 @@ const SCRATCH: usize = 4_096;
 
 /// Remembers topics and their routes for one worker; bounded in topics and in bytes.
 ///
-/// When it is full, topics that were not asked for again since the hand last passed go first (second chance),
-/// so topics used once do not drive out those in use.
+/// When it is full, a topic comes in at the second time it is asked for, and those that were not asked for again since the
+/// hand last passed go first (second chance). So topics used once drive out nobody, and do not cost more than to be matched:
+/// to remember one and forget another is as much work.
 pub(crate) struct RouteCache {
     /// Places in `topics`, by hash of the topic.
     index: HashTable<u32>,
@@ -33,6 +34,7 @@ pub(crate) struct RouteCache {
     weight: usize,
     /// Where the search for a topic to forget goes on.
     hand: usize,
+    newcomers: Newcomers,
     matched: Vec<Entry>,
     nobody: Rc<Routes>,
     no_topic: Rc<str>,
@@ -60,6 +62,7 @@ impl RouteCache {
             capacity: capacity.clamp(1, u32::MAX as usize),
             weight: 0,
             hand: 0,
+            newcomers: Newcomers::default(),
             matched: Vec::new(),
             nobody: Rc::default(),
             no_topic: Rc::from(""),
@@ -114,11 +117,19 @@ impl RouteCache {
 
     #[cold]
     fn learn(&mut self, router: &Router, topic: &str, hash: u64) -> Rc<Routes> {
+        let full = self.topics.len() >= self.capacity;
+        if full && !self.newcomers.come_again(hash, self.capacity) {
+            return self.find(router, topic);
+        }
         let starts = Generations::starts_of(&router.hasher, topic);
         let generation = router.generations.sum(starts);
         let routes = self.find(router, topic);
         let weight = weigh(topic, &routes);
         if self.too_heavy(weight) {
+            return routes;
+        }
+        let heavy = self.weight + weight > self.most();
+        if heavy && !full && !self.newcomers.come_again(hash, self.capacity) {
             return routes;
         }
         self.make_room(1, weight);
@@ -152,13 +163,17 @@ impl RouteCache {
     }
 
     fn too_heavy(&self, weight: usize) -> bool {
-        weight > self.capacity.saturating_mul(BYTES_PER_TOPIC) / LARGEST_PART
+        weight > self.most() / LARGEST_PART
+    }
+
+    /// Bytes that may be held.
+    fn most(&self) -> usize {
+        self.capacity.saturating_mul(BYTES_PER_TOPIC)
     }
 
     /// Forgets topics until this many more, of this weight, fit.
     fn make_room(&mut self, topics: usize, weight: usize) {
-        let most = self.capacity.saturating_mul(BYTES_PER_TOPIC);
-        while self.topics.len() + topics > self.capacity || self.weight + weight > most {
+        while self.topics.len() + topics > self.capacity || self.weight + weight > self.most() {
             if self.hand >= self.topics.len() {
                 self.hand = 0;
             }
@@ -185,6 +200,23 @@ impl RouteCache {
             *at = place as u32;
         }
         self.weight -= topics.swap_remove(place).weight;
+    }
+}
+
+/// Who was asked for while there was no room: a mark of its hash for each topic, where the next of the same place takes its own.
+#[derive(Default)]
+struct Newcomers(Box<[u16]>);
+
+impl Newcomers {
+    /// Whether the topic of this hash was here before, and not too many others since. One in 32,768 is taken for another.
+    fn come_again(&mut self, hash: u64, capacity: usize) -> bool {
+        if self.0.is_empty() {
+            self.0 = vec![0; capacity.next_power_of_two()].into();
+        }
+        let place = hash as usize & (self.0.len() - 1);
+        // never 0: nobody was here
+        let mark = (hash >> 40) as u16 | 1;
+        self.0.get_mut(place).is_some_and(|seen| std::mem::replace(seen, mark) == mark)
     }
 }
 

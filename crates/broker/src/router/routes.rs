@@ -8,6 +8,9 @@ use super::{Hit, Own, Routes, WorkerRoutes};
 
 /// Merges what matched. `lists` is how many ascending runs `entries` is made of.
 pub(super) fn merge(entries: &mut [Entry], lists: usize) -> Routes {
+    if let [only] = entries {
+        return of_one(only);
+    }
     if lists > 1 {
         // Stable sort: it recognises the runs, so this is a merge.
         entries.sort_by_key(Entry::session);
@@ -36,6 +39,15 @@ pub(super) fn merge(entries: &mut [Entry], lists: usize) -> Routes {
         worker.hits.shrink_to_fit();
     }
     routes
+}
+
+/// The same for one subscription, which is what most topics match.
+fn of_one(only: &Entry) -> Routes {
+    let durable = only.durable() && only.qos() != QoS::AtMostOnce;
+    let Some(address) = only.address() else { return Routes { durable, ..Routes::default() } };
+    let hits = SmallVec::from_buf([hit(std::slice::from_ref(only), address.slot)]);
+    let workers = SmallVec::from_buf([WorkerRoutes { worker: address.worker, hits }]);
+    Routes { workers, durable, groups: Vec::new(), marks: Box::default() }
 }
 
 /// One copy for all subscriptions of a session that match: the highest QoS [MQTT-3.3.4-2] and every

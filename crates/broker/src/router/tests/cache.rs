@@ -74,6 +74,29 @@ fn a_full_cache_keeps_what_is_asked_for_again() {
 }
 
 #[test]
+fn a_topic_comes_into_a_full_cache_at_its_second_time_and_one_that_comes_once_drives_nobody_out() {
+    let router = Router::new();
+    let mut cache = RouteCache::new(10);
+    let topics: Vec<_> = (0..10).map(|n| format!("first/{n}")).collect();
+    for (session, topic) in (0..).zip(&topics) {
+        router.subscribe(topic, passing(session), wanting(QoS::AtMostOnce));
+    }
+    router.subscribe("once/#", passing(10), wanting(QoS::AtMostOnce));
+    let before: Vec<_> = topics.iter().map(|topic| cache.lookup(&router, topic)).collect();
+    for once in 0..1_000 {
+        let topic = format!("once/{once}");
+        assert_eq!(*cache.lookup(&router, &topic), routes(&router, &topic));
+    }
+    for (topic, before) in topics.iter().zip(&before) {
+        assert!(Rc::ptr_eq(before, &cache.lookup(&router, topic)), "{topic} was driven out");
+    }
+    let [first, second, third] = ["once/again"; 3].map(|topic| cache.lookup(&router, topic));
+    assert!(!Rc::ptr_eq(&first, &second));
+    assert!(Rc::ptr_eq(&second, &third));
+    assert_eq!(cache.census().0, 10);
+}
+
+#[test]
 fn memory_is_bounded_whatever_topics_and_receivers_there_are() {
     let router = Router::new();
     let mut cache = RouteCache::new(64);
