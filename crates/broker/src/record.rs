@@ -424,7 +424,7 @@ mod tests {
             if let Some(mut reader) = Reader::versioned(&bytes) {
                 while !reader.is_empty() && reader.message().is_some() {}
             }
-            drop(Head::of(&bytes));
+            let _ = Head::of(&bytes);
         }
     }
 
