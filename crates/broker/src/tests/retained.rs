@@ -107,7 +107,14 @@ fn what_is_retained_comes_as_it_was_published_to_clients_of_every_worker() {
             };
             let got: Vec<_> = got
                 .into_iter()
-                .map(|p| (p.topic.clone().into_owned(), p.qos, p.retain, (*p.properties).clone()))
+                .map(|p| {
+                    (
+                        p.topic.clone().into_owned(),
+                        p.qos,
+                        p.retain,
+                        PublishProperties::from(p.properties.clone()),
+                    )
+                })
                 .collect();
             let plain = expected("plant/plain", PublishProperties::default());
             assert_eq!(got, [plain, expected("plant/rich", properties.clone())]);
@@ -154,7 +161,7 @@ fn a_retained_message_gets_older_and_goes() {
     for reader in &readers {
         let left: Vec<_> = messages(reader.subscribe(&mut w, "#", QoS::AtMostOnce))
             .into_iter()
-            .map(|p| p.properties.message_expiry_interval)
+            .map(|p| p.properties.message_expiry_interval())
             .collect();
         assert_eq!(left, [reader.version.is_v5().then_some(6), None]);
     }
