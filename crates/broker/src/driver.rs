@@ -42,8 +42,8 @@ mod websocket;
 const READ_BUFFER: usize = 64 * 1024;
 /// Reads of one connection in one poll; then the others have their turn.
 const READS_PER_POLL: usize = 4;
-/// Messages of other workers in one turn, or other mail; then the connections have theirs.
-const MAIL_PER_TURN: usize = 1_024;
+/// Mail in one turn, in bytes; then what it brought is flushed and the connections have their turn.
+const MAIL_PER_TURN: usize = 256 * 1024;
 /// How long a PROXY header may take.
 const PROXY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a worker looks at the clock; 20 times as often while something is to be tried again.
@@ -523,22 +523,33 @@ impl Socket {
 
 async fn take_mail(local: Rc<Local>, mut mailbox: Receiver<Mail>) {
     let mut batch = Vec::new();
-    while mailbox.recv(&mut batch).await {
+    let mut left = 0;
+    loop {
+        // a mailbox that is never empty gets no more of a turn than one that is
+        if !mailbox.try_recv(&mut batch) {
+            left = 0;
+            if !mailbox.recv(&mut batch).await {
+                return;
+            }
+        }
         let mut mails = batch.drain(..);
-        while local.with(|worker| take_some(worker, &mut mails)) {
+        while local.with(|worker| take_some(worker, &mut mails, &mut left)) {
             // what was delivered is flushed, and the sockets have their turn
             tokio::task::yield_now().await;
         }
     }
 }
 
-/// Takes mail for one turn. `false`: there is no more.
-fn take_some(worker: &mut Worker, mails: &mut impl Iterator<Item = Mail>) -> bool {
-    let mut left = MAIL_PER_TURN;
+/// Takes mail until nothing is `left` of the turn; without any left a turn begins. `false`: there is no more.
+fn take_some(worker: &mut Worker, mails: &mut impl Iterator<Item = Mail>, left: &mut usize) -> bool {
+    if *left == 0 {
+        // what comes from another worker must not fill the buffer of a client that keeps up
+        *left = MAIL_PER_TURN.min(worker.config.max_outbound_bytes / 4);
+    }
     for mail in mails {
-        left = left.saturating_sub(mail.work());
+        *left = left.saturating_sub(mail.work());
         worker.mail(mail);
-        if left == 0 {
+        if *left == 0 {
             return true;
         }
     }
@@ -591,6 +602,7 @@ mod tests {
     use super::*;
     use crate::config::{BrokerConfig, ClientRates};
     use crate::connection::{Door, Phase};
+    use crate::metrics::Drop;
     use crate::sim::world::World;
 
     /// A connection that is past its CONNECT, and the client's side of it.
@@ -705,6 +717,62 @@ mod tests {
     #[test]
     fn floods_do_not_keep_the_worker_from_another_connection() {
         among_the_tasks(flooded());
+    }
+
+    /// What the broker answers to a packet; its engine is the world's.
+    async fn ask<const N: usize>(w: &mut World, client: &mut TcpStream, packet: &[u8]) -> [u8; N] {
+        client.write_all(packet).await.unwrap();
+        let (mut answer, mut got) = ([0; N], 0);
+        while got < N {
+            w.run();
+            match client.try_read(&mut answer[got..]) {
+                Ok(0) => panic!("the broker has closed"),
+                Ok(count) => got += count,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+        answer
+    }
+
+    async fn fed_from_another_worker() {
+        const MESSAGES: usize = 300;
+        let mut w = World::new(1, 2, BrokerConfig::default());
+        let most = BrokerConfig::default().max_outbound_bytes;
+        let (worker, mailbox, clock) = w.take_worker();
+        let local = Local::new(worker, clock);
+        local.start(mailbox);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let permit = Permit(Arc::new(AtomicUsize::new(1)));
+        let door = Door { name: "tcp://test".into(), allow_anonymous: true, rates: Default::default() };
+        let origin = Origin { peer, via: None, door: Arc::new(door) };
+        local.serve(Arrival { stream, origin, late: false, permit }, &[]);
+        let hello = b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x00\x00\x01s";
+        assert_eq!(ask(&mut w, &mut client, hello).await, [0x20, 2, 0, 0]);
+        let subscribe = b"\x82\x06\x00\x01\x00\x01t\x00";
+        assert_eq!(ask(&mut w, &mut client, subscribe).await, [0x90, 3, 0, 1, 0]);
+        // the worker that is left in the world is the other one
+        let publisher = w.open(0);
+        w.write(publisher, b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x00\x00\x01p");
+        let packet = [b"\x30\x83\x20\x00\x01t".as_slice(), &[7; 4_096]].concat();
+        for _ in 0..MESSAGES {
+            w.write(publisher, &packet);
+        }
+        w.run();
+        assert!(MESSAGES * packet.len() > most, "what came at once would not fit");
+        let mut got = vec![0; packet.len()];
+        for number in 0..MESSAGES {
+            client.read_exact(&mut got).await.unwrap();
+            assert!(got == packet, "message {number}");
+        }
+        local.with(|w| assert_eq!(w.metrics.dropped[Drop::OutboundFull as usize].get(), 0));
+    }
+
+    /// What another worker has gathered is delivered in turns, each of which is flushed: a client that takes it loses nothing.
+    #[test]
+    fn a_client_that_keeps_up_loses_nothing_that_another_worker_hands_over() {
+        among_the_tasks(fed_from_another_worker());
     }
 
     /// What an idle device is made of, each with the allocator's share: growth here is growth of a million devices, and a

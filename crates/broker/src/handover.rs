@@ -1,33 +1,40 @@
-//! What one worker has for another: messages that were published here and that clients there subscribe to, gathered for a turn.
+//! What one worker has for another: messages that were published here and that clients there subscribe to, and what groups of
+//! shared subscriptions have for each other, gathered for a turn or for as much as one read.
 //!
 //! Plain messages lie one behind the other as they came, so that handing over a thousand of them is one allocation and a copy of their
-//! bytes, and the other core frees nothing that this one allocated piece by piece. The others are shared.
+//! bytes, and the other core frees nothing that this one allocated piece by piece. The others are shared. All of it is charged
+//! to the sender's account while it is [under way](crate::under_way).
 //!
 //! Must not know: mailboxes, routes, connections.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mqtt::Version;
 use mqtt::codec::plain::{Plain, plain};
 
 use crate::message::{Message, View};
 use crate::router::SessionKey;
+use crate::share::ShareMail;
+use crate::under_way::{Charge, UnderWay};
 
 /// Bytes of a packet above which its message is shared and not copied: it may go to many workers.
 const COPIED: usize = 5 * 1024;
+/// Bytes that are handed over at once: as much as one read, so that they cost the other worker one turn.
+pub(crate) const HANDOVER_BYTES: usize = 64 * 1024;
+/// What a message costs the worker that takes it at least, in bytes.
+pub(crate) const MESSAGE_COST: usize = 256;
 
-/// Messages for one other worker, in the order in which they were published.
+/// What one other worker gets: messages in the order in which they were published, and the mail of groups.
 #[derive(Default)]
 pub(crate) struct Handover {
     /// The packets of all plain messages.
     bytes: Vec<u8>,
     messages: Vec<Handed>,
-    /// Bytes of shared messages.
+    /// What groups have, in its order.
+    mails: Vec<ShareMail>,
+    /// Bytes of shared messages and of the mail of groups.
     shared: usize,
-    /// Where its bytes are counted until it is gone, and how many are.
-    account: Option<Arc<AtomicUsize>>,
-    charged: usize,
+    charge: Charge,
 }
 
 enum Handed {
@@ -59,25 +66,40 @@ impl Handover {
         }
     }
 
-    /// Messages.
-    pub(crate) fn len(&self) -> usize {
-        self.messages.len()
+    /// Adds what a group has.
+    pub(crate) fn push_mail(&mut self, mail: ShareMail) {
+        self.shared += mail.weight();
+        self.mails.push(mail);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.messages.is_empty()
+        self.messages.is_empty() && self.mails.is_empty()
     }
 
-    /// Bytes of its messages.
+    /// Bytes of what is in it.
     pub(crate) fn weight(&self) -> usize {
-        self.bytes.len() + self.shared
+        self.bytes.len() + size_of_val(&*self.messages) + self.shared
     }
 
-    /// Counts its bytes in `account` until it is dropped: they are under way.
-    pub(crate) fn charge(&mut self, account: &Arc<AtomicUsize>) {
-        account.fetch_add(self.weight() - self.charged, Ordering::Relaxed);
-        self.charged = self.weight();
-        self.account.get_or_insert_with(|| Arc::clone(account));
+    /// Bytes that it asks of a turn of the worker that takes it.
+    pub(crate) fn work(&self) -> usize {
+        self.weight().max((self.messages.len() + self.mails.len()) * MESSAGE_COST)
+    }
+
+    /// Whether it is to be handed over before the turn ends.
+    pub(crate) fn is_large(&self) -> bool {
+        self.weight() >= HANDOVER_BYTES
+    }
+
+    /// It is sent: its bytes, with the room that they have for more, are under way until it is dropped.
+    pub(crate) fn depart(&mut self, account: &Arc<UnderWay>) {
+        let room = self.bytes.capacity() + self.messages.capacity() * size_of::<Handed>();
+        self.charge = Charge::new(room + self.shared, account);
+    }
+
+    /// What groups have, in its order; it goes before the messages.
+    pub(crate) fn take_mails(&mut self) -> Vec<ShareMail> {
+        std::mem::take(&mut self.mails)
     }
 
     /// Gives each message in its order; how many could not be read, which is a mistake of ours.
@@ -103,14 +125,6 @@ impl Handover {
             }
         }
         0
-    }
-}
-
-impl Drop for Handover {
-    fn drop(&mut self) {
-        if let Some(account) = &self.account {
-            account.fetch_sub(self.charged, Ordering::Relaxed);
-        }
     }
 }
 
@@ -166,11 +180,10 @@ mod tests {
                 let Publish { topic, properties, payload, .. } = publish.clone();
                 expected.push((publisher, view.expires_at, qos, topic.to_string(), properties, payload.to_vec()));
             }
-            prop_assert_eq!(batch.len(), expected.len());
-            let account = Arc::new(AtomicUsize::new(0));
-            batch.charge(&account);
-            batch.charge(&account);
-            prop_assert_eq!(account.load(Ordering::Relaxed), batch.weight());
+            let account = Arc::new(UnderWay::default());
+            batch.depart(&account);
+            let under_way = account.bytes();
+            prop_assert!(under_way >= batch.weight(), "{under_way} are {}", batch.weight());
             let mut got = Vec::new();
             let unreadable = batch.deliver(|view| {
                 let p = view.publish;
@@ -179,7 +192,7 @@ mod tests {
             });
             prop_assert_eq!((got, unreadable), (expected, 0));
             drop(batch);
-            prop_assert_eq!(account.load(Ordering::Relaxed), 0);
+            prop_assert_eq!(account.bytes(), 0);
         }
     }
 }

@@ -55,6 +55,7 @@ mod throttle;
 mod topic_alias;
 pub mod topic_rewrite;
 pub mod topic_template;
+mod under_way;
 mod worker;
 
 pub use start::{Broker, Context, StartError};

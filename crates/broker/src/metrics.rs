@@ -26,6 +26,8 @@ pub(crate) enum Drop {
     LogTrimmed,
     /// The engine could not take it.
     Engine,
+    /// Another worker could not read what was handed to it: a mistake of ours.
+    Handover,
     /// A shared subscription without a connected member.
     NoMember,
     /// That a client came or went, beyond what is told of it in a second.
@@ -33,13 +35,14 @@ pub(crate) enum Drop {
 }
 
 impl Drop {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::OutboundFull,
         Self::QueueFull,
         Self::Expired,
         Self::TooLarge,
         Self::LogTrimmed,
         Self::Engine,
+        Self::Handover,
         Self::NoMember,
         Self::SysClientEvents,
     ];
@@ -52,6 +55,7 @@ impl Drop {
             Self::TooLarge => "too_large",
             Self::LogTrimmed => "log_trimmed",
             Self::Engine => "engine",
+            Self::Handover => "handover",
             Self::NoMember => "no_member",
             Self::SysClientEvents => "sys_client_events",
         }

@@ -20,7 +20,7 @@ use crate::refusal::Refusal;
 use crate::session::Incoming;
 use crate::session_store;
 use crate::throttle::Flow;
-use crate::worker::{HANDOVER_BYTES, Waiting, Worker};
+use crate::worker::{Waiting, Worker};
 use crate::{record, worker};
 
 /// What became of a message.
@@ -290,7 +290,7 @@ impl Worker {
             } else if part.hits.iter().any(|hit| !hit.is_logged(publish.qos)) {
                 let to = usize::from(part.worker);
                 self.outgoing[to].push(view, &mut owned);
-                if self.outgoing[to].weight() >= HANDOVER_BYTES {
+                if self.outgoing[to].is_large() {
                     self.hand_over(to);
                 }
                 self.wake_flush();

@@ -24,7 +24,6 @@ use smallvec::SmallVec;
 
 use crate::message::{Message, View};
 use crate::router::{Group, GroupId, Member, SessionKey};
-use crate::shared::Mail;
 use crate::worker::Worker;
 use group::{GroupState, Holder};
 use strategy::{Asked, Picker};
@@ -107,37 +106,47 @@ pub(crate) struct Share {
     pickers: HashMap<GroupId, Picker>,
     /// Groups that read the log here.
     homes: HashMap<GroupId, GroupState>,
-    /// By worker; to itself too.
-    outgoing: Vec<Vec<ShareMail>>,
     rng: fastrand::Rng,
     /// Messages that no member took.
     lost: u64,
 }
 
 impl Share {
-    pub(crate) fn new(worker: u16, workers: usize, seed: u64) -> Self {
+    pub(crate) fn new(worker: u16, seed: u64) -> Self {
         Self {
             pickers: HashMap::new(),
             homes: HashMap::new(),
-            outgoing: (0..workers).map(|_| Vec::new()).collect(),
             rng: fastrand::Rng::with_seed(seed ^ u64::from(worker)),
             lost: 0,
         }
     }
+}
 
-    /// Something waits for another worker, or for this one.
-    pub(crate) fn has_mail(&self) -> bool {
-        self.outgoing.iter().any(|o| !o.is_empty())
+impl ShareMail {
+    /// Bytes that wait with it; a message counts for each of its receivers.
+    pub(crate) fn weight(&self) -> usize {
+        let more = match self {
+            Self::Direct(deal) | Self::Logged { deal, .. } => {
+                size_of::<Deal>() + size_of::<Message>() + deal.message.weight()
+            }
+            Self::GaveBack { messages, .. } => size_of_val(&**messages),
+            Self::NotTaken { .. } | Self::Done { .. } | Self::Room { .. } => 0,
+        };
+        size_of::<Self>() + more
     }
 }
 
 impl Worker {
-    /// Sends at the end of the turn.
+    /// Sends at the end of the turn, or when it is much; to this worker too.
     fn share_mail(&mut self, to: u16, mail: ShareMail) {
-        if let Some(outgoing) = self.share.outgoing.get_mut(usize::from(to)) {
-            outgoing.push(mail);
-            self.wake_flush();
+        let own = to == self.id;
+        let to = usize::from(to);
+        let Some(outgoing) = self.outgoing.get_mut(to) else { return };
+        outgoing.push_mail(mail);
+        if !own && outgoing.is_large() {
+            self.hand_over(to);
         }
+        self.wake_flush();
     }
 
     /// Mail of other workers.
@@ -158,32 +167,13 @@ impl Worker {
     pub(crate) fn own_share_mail(&mut self) {
         let own = usize::from(self.id);
         for _ in 0..ROUNDS {
-            let Some(mails) = self.share.outgoing.get_mut(own).filter(|o| !o.is_empty()).map(std::mem::take)
+            let Some(mut batch) = self.outgoing.get_mut(own).filter(|o| !o.is_empty()).map(std::mem::take)
             else {
                 return;
             };
-            self.share_mails(mails);
+            self.share_mails(batch.take_mails());
         }
         self.wake_flush();
-    }
-
-    /// Hands over what gathered for other workers; how much had no room in their mailboxes.
-    pub(crate) fn send_share_mail(&mut self) -> usize {
-        let own = usize::from(self.id);
-        let mut backlog = 0;
-        for (to, outgoing) in self.share.outgoing.iter_mut().enumerate() {
-            if to == own || outgoing.is_empty() {
-                continue;
-            }
-            let Some(mailbox) = self.shared.mailboxes.get(to) else { continue };
-            if let Err(full) = mailbox.send(Mail::Share(std::mem::take(outgoing)))
-                && let Mail::Share(kept) = full.0
-            {
-                backlog += kept.len();
-                *outgoing = kept;
-            }
-        }
-        backlog
     }
 
     /// About once a minute: forgets groups that are no more.

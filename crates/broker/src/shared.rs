@@ -6,27 +6,26 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use access::Verifier;
 use arc_swap::ArcSwap;
-use engine::{Arrival, Engine, Guarantees, Pos};
+use engine::{Arrival, Engine, Guarantees, Pos, Reply};
 use runtime::events::Events;
 use runtime::mailbox::Sender;
 
 use crate::config::BrokerConfig;
 use crate::delayed::Schedule;
 use crate::exclusive::Exclusive;
-use crate::handover::Handover;
+use crate::handover::{Handover, MESSAGE_COST};
 use crate::kept::Kept;
 use crate::metrics::WorkerMetrics;
 use crate::registry::{Owner, Registry};
 use crate::retained::Retained;
 use crate::router::{Router, SessionKey};
 use crate::session_store::SessionStore;
-use crate::share::ShareMail;
 use crate::system_topics::SystemTopics;
 use crate::worker::Worker;
 
 /// What arrives in a worker's mailbox.
 pub(crate) enum Mail {
-    /// Messages published on another worker that clients of this one subscribe to.
+    /// What another worker has for clients and groups of this one.
     Forward(Handover),
     /// Another connection has claimed the client id of this one: let go and tell it.
     Release {
@@ -35,8 +34,6 @@ pub(crate) enum Mail {
         /// The new connection's device, for the event.
         new_peer: std::net::SocketAddr,
     },
-    /// What groups of shared subscriptions have for each other.
-    Share(Vec<ShareMail>),
     /// The owner before `to` has let go.
     Released { to: Owner },
     /// The password of a CONNECT was compared.
@@ -48,13 +45,22 @@ pub(crate) enum Mail {
 }
 
 impl Mail {
-    /// How much it asks for: one, or the messages that are in it.
+    /// How much it asks of a turn, in bytes.
     pub(crate) fn work(&self) -> usize {
         match self {
-            Self::Forward(messages) => messages.len(),
-            _ => 1,
+            Self::Forward(batch) => batch.work(),
+            Self::Engine(arrivals) => arrivals.iter().map(arrival_work).sum(),
+            _ => MESSAGE_COST,
         }
     }
+}
+
+fn arrival_work(arrival: &Arrival) -> usize {
+    let (Arrival::Frames { frames, .. } | Arrival::Done { result: Ok(Reply::Frames(frames)), .. }) = arrival
+    else {
+        return MESSAGE_COST;
+    };
+    frames.iter().map(|frame| frame.bytes.len().max(MESSAGE_COST)).sum::<usize>().max(MESSAGE_COST)
 }
 
 /// 2025-01-01 in Unix milliseconds: counts of keys fit 52 bits for 69 years from there.

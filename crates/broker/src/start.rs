@@ -26,9 +26,6 @@ use crate::recovery;
 use crate::shared::{Mail, Shared};
 use crate::worker::Worker;
 
-/// Batches that wait in a worker's mailbox; a sender beyond it keeps its batch and stops reading its clients.
-const MAILBOX: usize = 1_024;
-
 /// What a broker stands on.
 #[derive(Clone)]
 pub struct Context {
@@ -106,8 +103,9 @@ impl Broker {
             groups.push((listener.clone(), bind_group(listener.bind, context.workers.len())?));
         }
         let started_at = context.clock.unix_millis();
+        // every kind of mail has a bound of its own where it is sent
         let (senders, receivers): (Vec<_>, Vec<_>) =
-            (0..context.workers.len()).map(|_| mailbox::<Mail>(MAILBOX)).unzip();
+            (0..context.workers.len()).map(|_| mailbox::<Mail>(usize::MAX)).unzip();
         let verifier =
             Verifier::start(context.clock.clone(), config.access.limits()).map_err(StartError::Threads)?;
         let shared = Arc::new(Shared::new(

@@ -11,7 +11,6 @@ mod acknowledge;
 mod operations;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -44,6 +43,7 @@ use crate::subscribe::{Granted, RetainedFor};
 use crate::system_topics::CLIENT_EVENTS_PER_SECOND;
 use crate::throttle::{Flow, Paused};
 use crate::topic_rewrite::Rewriter;
+use crate::under_way::UnderWay;
 
 /// Now, read once for each entry into the worker.
 #[derive(Clone, Copy, Debug)]
@@ -107,12 +107,6 @@ const RETRY_AFTER: Duration = Duration::from_millis(50);
 const BUSY_PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes of log frames that may wait for the engine before connections are not read any more.
 pub(crate) const MAX_LOG_BACKLOG: usize = 8 << 20;
-/// Messages for one other worker that may wait for its mailbox before connections are not read any more.
-const MAX_FORWARD_BACKLOG: usize = 16_384;
-/// Bytes of messages that are under way to one other worker, in its mailbox or before it, above which it is the same.
-pub(crate) const MAX_FORWARD_BYTES: usize = 8 << 20;
-/// Bytes of messages that are handed over at once: as much as one read, so that they cost the other worker one turn.
-pub(crate) const HANDOVER_BYTES: usize = 64 * 1024;
 /// How long a closed connection may take to take its last bytes.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -136,9 +130,10 @@ pub(crate) struct Worker {
     retries: Vec<(Instant, Token)>,
     /// The last write of each record that is under way: an older one is not repeated over it.
     newest: HashMap<Key, Token>,
+    /// By worker; what groups have for this one too.
     pub(crate) outgoing: Vec<Handover>,
-    /// Bytes that each other worker has not delivered yet.
-    pub(crate) under_way: Vec<Arc<AtomicUsize>>,
+    /// What the other workers have not delivered yet.
+    pub(crate) under_way: Arc<UnderWay>,
     /// Slots with bytes to write or a socket to close.
     pub(crate) dirty: Vec<u32>,
     pub(crate) flush_waker: Option<Waker>,
@@ -183,7 +178,7 @@ impl Worker {
             metrics,
             templates: Templates::default(),
             spare_messages: Spare::default(),
-            share: Share::new(id, workers, shared.started_at),
+            share: Share::new(id, shared.started_at),
             port,
             next_generation: 0,
             in_engine: Slab::new(),
@@ -191,7 +186,7 @@ impl Worker {
             retries: Vec::new(),
             newest: HashMap::new(),
             outgoing: (0..workers).map(|_| Handover::default()).collect(),
-            under_way: (0..workers).map(|_| Arc::default()).collect(),
+            under_way: Arc::default(),
             dirty: Vec::new(),
             flush_waker: None,
             wheel: Wheel::new(now.instant, Duration::from_secs(1)),
@@ -277,14 +272,14 @@ impl Worker {
     /// Mail of other workers, of the engine and of the admin side.
     pub(crate) fn mail(&mut self, mail: Mail) {
         match mail {
-            Mail::Forward(messages) => {
-                let unreadable = messages.deliver(|view| self.deliver_direct(view));
+            Mail::Forward(mut batch) => {
+                self.share_mails(batch.take_mails());
+                let unreadable = batch.deliver(|view| self.deliver_direct(view));
                 if unreadable > 0 {
                     tracing::error!(unreadable, "messages of another worker could not be read");
-                    self.metrics.drop_message(Drop::Engine, unreadable as u64);
+                    self.metrics.drop_message(Drop::Handover, unreadable as u64);
                 }
             }
-            Mail::Share(mails) => self.share_mails(mails),
             Mail::Release { owner, by, new_peer } => self.release(owner, by, new_peer),
             Mail::Released { to } => {
                 self.released(ConnId { slot: to.slot, generation: to.generation });
@@ -337,15 +332,12 @@ impl Worker {
         if !self.ops.is_empty() {
             self.shared.engine.submit(self.port, std::mem::take(&mut self.ops));
         }
-        let mut backlog = self.send_share_mail();
         for to in 0..self.outgoing.len() {
             self.hand_over(to);
-            backlog += self.outgoing[to].len();
         }
-        let under_way = self.under_way.iter().map(|bytes| bytes.load(Ordering::Relaxed)).max().unwrap_or(0);
-        let congested = backlog > MAX_FORWARD_BACKLOG
-            || under_way > MAX_FORWARD_BYTES
-            || self.log.backlog() > MAX_LOG_BACKLOG;
+        // a batch in this turn may have been one too many: `hand_over` has said so
+        let congested = self.log.backlog() > MAX_LOG_BACKLOG
+            || self.congested && self.under_way.rests(self.flush_waker.as_ref());
         if self.congested && !congested {
             for (_, conn) in &self.conns {
                 conn.wake();
@@ -354,18 +346,16 @@ impl Worker {
         self.congested = congested;
     }
 
-    /// Sends what gathered for another worker. If that is behind, the batch is kept, and nothing is read until it has room.
+    /// Sends what gathered for another worker: it is under way then, and when that is too much nothing more is read, from now on.
     pub(crate) fn hand_over(&mut self, to: usize) {
         let batch = &mut self.outgoing[to];
-        if batch.is_empty() {
+        if to == usize::from(self.id) || batch.is_empty() {
             return;
         }
-        batch.charge(&self.under_way[to]);
-        if let Err(full) = self.shared.mailboxes[to].send(Mail::Forward(std::mem::take(batch)))
-            && let Mail::Forward(kept) = full.0
-        {
-            *batch = kept;
-        }
+        batch.depart(&self.under_way);
+        self.congested |= self.under_way.is_too_much();
+        // bounded by what is under way; a worker that has stopped delivers nothing any more
+        let _ = self.shared.mailboxes[to].force(Mail::Forward(std::mem::take(batch)));
     }
 
     /// When [`Self::end_turn`] must be called again although nothing came: another worker's mailbox was full or an operation
@@ -374,7 +364,6 @@ impl Worker {
         !self.retries.is_empty()
             || !self.paused.is_empty()
             || self.congested
-            || self.share.has_mail()
             || self.outgoing.iter().any(|o| !o.is_empty())
     }
 

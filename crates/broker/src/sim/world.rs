@@ -23,9 +23,6 @@ use crate::recovery;
 use crate::shared::{Mail, Shared};
 use crate::worker::{Now, Worker};
 
-/// Messages of a worker's mailbox: few, so that it is full sometimes.
-const MAILBOX: usize = 64;
-
 struct WorkerInbox(Sender<Mail>);
 
 impl Inbox for WorkerInbox {
@@ -386,6 +383,11 @@ impl World {
         self.run();
     }
 
+    /// A worker takes its mail, and nothing else happens.
+    pub(crate) fn take_mail(&mut self, worker: usize) {
+        self.mail(worker, &mut Vec::new());
+    }
+
     fn mail(&mut self, worker: usize, batch: &mut Vec<Mail>) -> bool {
         let any = self.mailboxes[worker].try_recv(batch);
         let now = self.now();
@@ -465,7 +467,7 @@ impl World {
 type Started = (Arc<Shared>, Vec<Receiver<Mail>>, Vec<Worker>, Vec<Port>);
 
 fn start(clock: &Clock, engine: &Arc<SimEngine>, workers: usize, config: &BrokerConfig) -> Started {
-    let (senders, mailboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| mailbox::<Mail>(MAILBOX)).unzip();
+    let (senders, mailboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| mailbox::<Mail>(usize::MAX)).unzip();
     let events = Events::new(clock.clone(), 4_096);
     let now = Now { instant: clock.now(), unix_ms: clock.unix_millis() };
     let dyn_engine = Arc::clone(engine) as Arc<dyn Engine>;

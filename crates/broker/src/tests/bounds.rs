@@ -1,7 +1,9 @@
 //! What happens at a bound: a peer that takes more than its share is told so or waits, and memory ends where the
 //! configuration says.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Wake, Waker};
 
 use mqtt::packet::{Packet, Publish, SubscriptionOptions};
 use mqtt::{QoS, ReasonCode, Version};
@@ -11,7 +13,7 @@ use super::rig::*;
 use crate::config::BrokerConfig;
 use crate::sim::engine::Faults;
 use crate::sim::world::World;
-use crate::worker::MAX_FORWARD_BYTES;
+use crate::under_way::MAX_UNDER_WAY;
 
 fn bounded(change: impl FnOnce(&mut BrokerConfig)) -> World {
     let mut config = BrokerConfig::default();
@@ -138,31 +140,103 @@ fn after_a_burst_an_idle_connection_holds_no_buffer() {
     }
 }
 
-/// A worker that is behind has a bounded number of bytes in its mailbox, however few batches they are.
+/// A world of two workers where clients of worker 1 have these filters and `publishers` of worker 0 send.
+fn crossing(filters: &[&str], publishers: usize) -> (World, Vec<Peer>, Vec<Peer>) {
+    let mut w = World::new(1, 2, BrokerConfig { max_outbound_bytes: 1 << 30, ..Default::default() });
+    let mut peers = |worker, name: &str, count| -> Vec<Peer> {
+        (0..count).map(|n| Peer::connect(&mut w, worker, connect(&format!("{name}{n}"), true, 0)).0).collect()
+    };
+    let (subs, publishers) = (peers(1, "sub", filters.len()), peers(0, "pub", publishers));
+    for (sub, filter) in subs.iter().zip(filters) {
+        sub.subscribe(&mut w, filter, QoS::AtMostOnce);
+    }
+    (w, subs, publishers)
+}
+
+/// Messages of so many bytes, as one read has them.
+fn one_read(payload: usize) -> Vec<u8> {
+    let mut packet = Vec::new();
+    let publish = Packet::Publish(message("a", QoS::AtMostOnce, 0, &vec![0; payload]));
+    mqtt::codec::encode::encode(&publish, Version::V5, &mut packet).unwrap();
+    packet.repeat((64 * 1024 / packet.len()).max(1))
+}
+
+/// A worker that is behind has a bounded number of bytes in its mailbox, however few batches they are, however small the messages
+/// and however they are subscribed to.
 #[test]
 fn what_waits_for_another_worker_is_bounded_in_bytes() {
-    let config = BrokerConfig { max_outbound_bytes: 1 << 30, ..Default::default() };
-    let mut w = World::new(1, 2, config);
-    let (sub, _) = Peer::connect(&mut w, 1, connect("sub", true, 0));
-    sub.subscribe(&mut w, "a", QoS::AtMostOnce);
-    let (publisher, _) = Peer::connect(&mut w, 0, connect("pub", true, 0));
-    let (_, id) = w.conn_id(publisher.link);
-    let mut turn = Vec::new();
-    let publish = Packet::Publish(message("a", QoS::AtMostOnce, 0, &[0; 500_000]));
-    mqtt::codec::encode::encode(&publish, Version::V5, &mut turn).unwrap();
-    let mut sent = 0;
-    while w.workers[0].wants_read(id) {
-        w.workers[0].received(id, &turn);
-        w.workers[0].end_turn();
-        sent += 1;
-        let under_way = w.workers[0].under_way[1].load(Ordering::Relaxed);
-        assert!(under_way < MAX_FORWARD_BYTES + 2 * turn.len(), "{under_way} bytes after {sent} turns");
+    let shared = ["$share/g/a", "$share/h/a", "$share/i/a"];
+    for (filters, payload) in
+        [(&["a"][..], 500_000), (&["a"], 60_000), (&["a"], 0), (&shared, 60_000), (&shared, 0)]
+    {
+        let (mut w, subs, publishers) = crossing(filters, 1);
+        let (_, id) = w.conn_id(publishers[0].link);
+        let read = one_read(payload);
+        // what one read brings comes beyond the bound: its bytes, and up to 256 for each message and where it goes
+        let a_read = filters.len() * (read.len() + read.len() / (payload + 5) * 256);
+        let mut sent = 0;
+        while w.workers[0].wants_read(id) {
+            w.workers[0].received(id, &read);
+            w.workers[0].end_turn();
+            sent += 1;
+            let under_way = w.workers[0].under_way.bytes();
+            assert!(under_way < MAX_UNDER_WAY + a_read, "{filters:?}: {under_way} bytes after {sent} turns");
+            assert!(sent < 10_000, "{filters:?}: no end");
+        }
+        w.run();
+        assert_eq!(w.workers[0].under_way.bytes(), 0);
+        assert!(w.workers[0].wants_read(id));
+        let bytes: usize = subs.iter().map(|sub| w.read(sub.link).0.len()).sum();
+        assert_eq!(bytes, filters.len() * sent * read.len());
     }
-    assert!(sent * turn.len() > MAX_FORWARD_BYTES / 2, "{sent} turns");
-    w.run();
-    assert_eq!(w.workers[0].under_way[1].load(Ordering::Relaxed), 0);
+}
+
+/// A sender that has had one batch too many reads no other connection in the same turn.
+#[test]
+fn a_sender_rests_in_the_middle_of_a_turn() {
+    let (mut w, _, publishers) = crossing(&["a"], 200);
+    let read = one_read(60_000);
+    let mut reads = 0;
+    for publisher in publishers {
+        let (_, id) = w.conn_id(publisher.link);
+        if w.workers[0].wants_read(id) {
+            // two, so that a batch is handed over in any case
+            w.workers[0].received(id, &read.repeat(2));
+            reads += 1;
+        }
+    }
+    assert!(reads > 50, "{reads} of 200 were read");
+    let under_way = w.workers[0].under_way.bytes();
+    assert!(under_way < MAX_UNDER_WAY + (1 << 20), "{under_way} bytes in one turn");
+}
+
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Whoever delivers what a resting sender has under way wakes it; it does not look for itself.
+#[test]
+fn a_sender_that_rests_is_woken_by_the_worker_it_waits_for() {
+    let (mut w, _, publishers) = crossing(&["a"], 1);
+    let (_, id) = w.conn_id(publishers[0].link);
+    let read = one_read(60_000);
+    while w.workers[0].wants_read(id) {
+        w.workers[0].received(id, &read);
+    }
+    let woken = Arc::new(Woken::default());
+    w.workers[0].flush_waker = Some(Waker::from(Arc::clone(&woken)));
+    w.workers[0].end_turn();
+    assert!(!w.workers[0].wants_read(id));
+    assert_eq!(woken.0.load(Ordering::SeqCst), 0);
+    w.take_mail(1);
+    assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+    w.workers[0].end_turn();
     assert!(w.workers[0].wants_read(id));
-    assert_eq!(sub.payloads(&mut w).len(), sent);
 }
 
 /// Bytes that trickle in give a CONNECT no more time.

@@ -7,6 +7,7 @@ use mqtt::{QoS, ReasonCode};
 use super::rig::*;
 use super::shared::with;
 use crate::config::{BrokerConfig, Strategy};
+use crate::handover::Handover;
 use crate::message::{NOBODY, View};
 use crate::router::Group;
 use crate::share::{Deal, ShareMail, Tried};
@@ -305,7 +306,9 @@ fn a_message_for_the_connection_before_does_not_shut_a_member_out() {
     let view = View { publisher: NOBODY, expires_at: u64::MAX, publish: &late, plain: None };
     let deal = Deal { group: route.group, member, message: view.to_message(), tried: Tried::new() };
     let mail = ShareMail::Logged { deal: Box::new(deal), shard: Shard(0), pos: Pos::new(99, 0) };
-    w.workers[0].mail(Mail::Share(vec![mail]));
+    let mut batch = Handover::default();
+    batch.push_mail(mail);
+    w.workers[0].mail(Mail::Forward(batch));
     w.run();
     publish(&mut w, source, 2..4);
     assert_eq!(all(&mut w, peer), [2, 3]);
