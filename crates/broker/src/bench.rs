@@ -1,4 +1,4 @@
-//! The broker's hot path for those who count its instructions: a worker and a router without sockets, tasks and time.
+//! The broker's hot path for those who count its instructions: workers and a router without sockets, tasks and time.
 //!
 //! It does what `driver` does between two system calls and nothing more, so that what is counted is what a message costs.
 //! Its ways in are not inlined, so that the code behind them is the same whoever calls.
@@ -25,8 +25,6 @@ use crate::shared::{Mail, Shared};
 use crate::start::StartError;
 use crate::worker::Worker;
 
-/// Batches of mail that the only worker of a [`Bench`] may have waiting.
-const MAILBOX: usize = 64;
 /// Events that are kept; they are written when somebody connects, not when messages pass.
 const EVENTS: usize = 64;
 /// How often the engine's thread is let run until its answer is given up: minutes.
@@ -43,32 +41,42 @@ impl Inbox for ToWorker {
 
 /// A connection of a [`Bench`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Device(ConnId);
+pub struct Device {
+    worker: usize,
+    id: ConnId,
+}
 
-/// A broker of one worker: bytes in, bytes out. Its time stands still until it is moved.
+/// A broker whose workers have their turns one after the other: bytes in, bytes out. Its time stands still until it is moved.
 pub struct Bench {
-    worker: Worker,
+    places: Vec<Place>,
     clock: Clock,
     hand: ManualClock,
+    door: Arc<Door>,
+}
+
+/// A worker and what has been sent to it.
+struct Place {
+    worker: Worker,
     mailbox: Mailbox<Mail>,
     mail: Vec<Mail>,
-    door: Arc<Door>,
 }
 
 impl std::fmt::Debug for Bench {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bench").field("connections", &self.worker.conns.len()).finish_non_exhaustive()
+        let connections: usize = self.places.iter().map(|place| place.worker.conns.len()).sum();
+        f.debug_struct("Bench").field("connections", &connections).finish_non_exhaustive()
     }
 }
 
 impl Bench {
-    /// A broker with this configuration that knows nothing yet.
+    /// A broker with this configuration and so many workers that knows nothing yet.
     ///
     /// # Errors
     /// The engine does not answer.
-    pub fn new(config: BrokerConfig, engine: &Arc<dyn Engine>) -> Result<Self, StartError> {
+    pub fn new(config: BrokerConfig, workers: usize, engine: &Arc<dyn Engine>) -> Result<Self, StartError> {
         let (clock, hand) = Clock::manual();
-        let (sender, mailbox) = mailbox::<Mail>(MAILBOX);
+        let (senders, mailboxes): (Vec<_>, Vec<_>) =
+            (0..workers).map(|_| mailbox::<Mail>(usize::MAX)).unzip();
         let events = Events::new(clock.clone(), EVENTS);
         let started = now(&clock);
         // nobody has a password: no threads that compare
@@ -80,42 +88,77 @@ impl Bench {
             Arc::clone(engine),
             events,
             verifier,
-            vec![sender.clone()],
+            senders.clone(),
             started.unix_ms,
         ));
         let recovered = recovery::recover(&shared, started.unix_ms)?;
-        let port = engine.attach(Arc::new(ToWorker(sender)));
-        for (shard, &tail) in (0..).zip(&recovered.tails) {
-            engine.tail(port, Shard(shard), tail);
-        }
         let name = "tcp://127.0.0.1:1883".into();
         let door = Arc::new(Door { name, allow_anonymous: true, rates: ClientRates::default() });
-        let worker = Worker::new(0, shared, port, recovered.tails, started);
-        Ok(Self { worker, clock, hand, mailbox, mail: Vec::new(), door })
+        let mut places = Vec::new();
+        for ((number, sender), mailbox) in (0..).zip(senders).zip(mailboxes) {
+            let port = engine.attach(Arc::new(ToWorker(sender)));
+            for (shard, &tail) in (0..).zip(&recovered.tails) {
+                engine.tail(port, Shard(shard), tail);
+            }
+            let worker = Worker::new(number, Arc::clone(&shared), port, recovered.tails.clone(), started);
+            places.push(Place { worker, mailbox, mail: Vec::new() });
+        }
+        Ok(Self { places, clock, hand, door })
     }
 
-    /// A connection is accepted.
+    /// A connection is accepted by one of the workers, which are counted from 0.
     #[inline(never)]
-    pub fn open(&mut self) -> Device {
+    pub fn open(&mut self, worker: usize) -> Device {
         let peer = SocketAddr::from(([127, 0, 0, 1], 40_000));
-        Device(self.worker.open(Origin { peer, via: None, door: Arc::clone(&self.door) }, false))
+        let origin = Origin { peer, via: None, door: Arc::clone(&self.door) };
+        Device { worker, id: self.places[worker].worker.open(origin, false) }
     }
 
     /// Bytes of the client arrive, as one read gives them.
     #[inline(never)]
     pub fn received(&mut self, device: Device, bytes: &[u8]) {
-        self.worker.received(device.0, bytes);
+        self.places[device.worker].worker.received(device.id, bytes);
     }
 
     /// The connection is closed by the client.
     #[inline(never)]
     pub fn closed(&mut self, device: Device) {
-        self.worker.socket_closed(device.0, "closed by the client");
+        self.places[device.worker].worker.socket_closed(device.id, "closed by the client");
     }
 
-    /// Waits until the engine, which is a thread of its own, has answered; at once where it was asked nothing. What it says
-    /// is taken by the next [`Self::end_turn`]. `false`: it does not answer.
+    /// Waits until the engine, which is a thread of its own, has answered every worker that asked it. What it says is taken by
+    /// the next [`Self::end_turn`]. `false`: it does not answer.
     pub fn wait(&mut self) -> bool {
+        self.places.iter_mut().all(Place::wait)
+    }
+
+    /// Whether the engine owes an answer.
+    pub fn is_waiting(&self) -> bool {
+        self.places.iter().any(|place| place.worker.operations() > 0)
+    }
+
+    /// Time passes, and the worker looks at the clock.
+    #[inline(never)]
+    pub fn tick(&mut self, by: Duration) {
+        self.hand.advance(by);
+        for place in &mut self.places {
+            place.worker.now = now(&self.clock);
+            place.worker.tick();
+        }
+    }
+
+    /// The end of a turn of each worker: mail is taken, and what waits for each connection goes to `write`, whose socket takes all
+    /// of it. What the first hands over to the others is taken in the same turn.
+    #[inline(never)]
+    pub fn end_turn(&mut self, write: &mut dyn FnMut(Device, &[u8])) {
+        for (number, place) in self.places.iter_mut().enumerate() {
+            place.end_turn(number, write);
+        }
+    }
+}
+
+impl Place {
+    fn wait(&mut self) -> bool {
         for _ in 0..PATIENCE {
             if self.worker.operations() == 0 || self.mailbox.try_recv(&mut self.mail) {
                 return true;
@@ -125,22 +168,7 @@ impl Bench {
         false
     }
 
-    /// Whether the engine owes an answer.
-    pub fn is_waiting(&self) -> bool {
-        self.worker.operations() > 0
-    }
-
-    /// Time passes, and the worker looks at the clock.
-    #[inline(never)]
-    pub fn tick(&mut self, by: Duration) {
-        self.hand.advance(by);
-        self.worker.now = now(&self.clock);
-        self.worker.tick();
-    }
-
-    /// The end of a turn: mail is taken, and what waits for each connection goes to `write`, whose socket takes all of it.
-    #[inline(never)]
-    pub fn end_turn(&mut self, write: &mut dyn FnMut(Device, &[u8])) {
+    fn end_turn(&mut self, number: usize, write: &mut dyn FnMut(Device, &[u8])) {
         if self.mailbox.try_recv(&mut self.mail) || !self.mail.is_empty() {
             for mail in self.mail.drain(..) {
                 self.worker.mail(mail);
@@ -154,7 +182,8 @@ impl Bench {
             if let Some(conn) = self.worker.conns.get(slot as usize)
                 && written > 0
             {
-                write(Device(ConnId { slot, generation: conn.generation }), unsent);
+                let id = ConnId { slot, generation: conn.generation };
+                write(Device { worker: number, id }, unsent);
                 self.worker.written(slot, written);
             }
         }

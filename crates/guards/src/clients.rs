@@ -14,10 +14,10 @@ use runtime::clock::Clock;
 
 use crate::packets;
 
-/// A broker as it is configured by default, over an engine that knows nothing.
-pub(crate) fn broker() -> Bench {
+/// A broker as it is configured by default, with so many workers, over an engine that knows nothing.
+pub(crate) fn broker(workers: usize) -> Bench {
     let engine: Arc<dyn Engine> = MemoryEngine::new(MemoryConfig::default(), || Clock::system().now());
-    Bench::new(BrokerConfig::default(), &engine).expect("an empty engine answers")
+    Bench::new(BrokerConfig::default(), workers, &engine).expect("an empty engine answers")
 }
 
 /// A CONNECT for a session that ends with its connection.
@@ -25,9 +25,9 @@ pub(crate) fn hello(client_id: &str, version: Version) -> Connect<'_> {
     Connect { version, ..packets::connect(client_id) }
 }
 
-/// A client that is connected.
-pub(crate) fn connect(bench: &mut Bench, hello: &Connect<'_>) -> Device {
-    let device = bench.open();
+/// A client that is connected to this worker.
+pub(crate) fn connect(bench: &mut Bench, worker: usize, hello: &Connect<'_>) -> Device {
+    let device = bench.open(worker);
     let packet = packets::bytes(&Packet::Connect(Box::new(hello.clone())), hello.version);
     let answer = ask(bench, device, &packet, hello.version);
     assert!(matches!(answer, Packet::Connack(connack) if !connack.reason.is_error()));

@@ -33,6 +33,7 @@ pub(crate) const ROWS: &[Row] = &[
         run: || play(&Case { version: Version::V5, properties: packets::telemetry, batch: 100, ..Q0 }),
     },
     Row { name: "deliver/q0_shared_by_3", run: || play(&Case { members: 3, receivers: 0, ..Q0 }) },
+    Row { name: "deliver/handover_batch", run: || play(&Case { workers: 2, batch: 100, ..Q0 }) },
     Row { name: "deliver/q1_to_1", run: || play(&Q1) },
     Row { name: "deliver/q1_to_1_batch", run: || play(&Case { batch: 20, ..Q1 }) },
     Row { name: "deliver/q1_to_10", run: || play(&Case { receivers: 10, ..Q1 }) },
@@ -70,6 +71,8 @@ struct Case {
     /// Of the messages; version 5 only.
     properties: fn() -> PublishProperties<'static>,
     qos: QoS,
+    /// Of the broker; the receivers are the last one's, the publisher is the first one's.
+    workers: usize,
     /// Who subscribes to the topics of all messages.
     receivers: usize,
     /// Who does as one group.
@@ -89,6 +92,7 @@ const Q0: Case = Case {
     version: Version::V311,
     properties: PublishProperties::default,
     qos: QoS::AtMostOnce,
+    workers: 1,
     receivers: 1,
     members: 0,
     durable: false,
@@ -108,13 +112,16 @@ fn play(case: &Case) -> u64 {
         scene.turn(case, turn, false);
     }
     scene.judge(case, WARM_UP * case.batch);
-    // what is sent with QoS 0 needs no answer: it is looked at no more
+    // what is sent with QoS 0 needs no answer: its bytes are counted and not looked at
     scene.watched = case.qos > QoS::AtMostOnce;
+    scene.sent = 0;
     for turn in 0..turns {
         scene.turn(case, turn, true);
     }
     if scene.watched {
         scene.judge(case, turns * case.batch);
+    } else {
+        scene.judge_bytes(case, turns * case.batch);
     }
     (turns * case.batch) as u64
 }
@@ -130,6 +137,8 @@ struct Scene {
     watched: bool,
     written: Written,
     delivered: usize,
+    /// Bytes to all clients.
+    sent: usize,
     /// PUBACK and PUBCOMP to the publisher.
     acknowledged: usize,
 }
@@ -144,13 +153,13 @@ struct Written {
 
 impl Scene {
     fn new(case: &Case) -> Self {
-        let mut bench = clients::broker();
-        let publisher = clients::connect(&mut bench, &clients::hello("publisher", case.version));
+        let mut bench = clients::broker(case.workers);
+        let publisher = clients::connect(&mut bench, 0, &clients::hello("publisher", case.version));
         for n in 0..case.receivers + case.members {
             let client_id = format!("receiver-{n:03}");
             let mut hello = clients::hello(&client_id, case.version);
             hello.properties.session_expiry_interval = case.durable.then_some(3_600);
-            let device = clients::connect(&mut bench, &hello);
+            let device = clients::connect(&mut bench, case.workers - 1, &hello);
             let plain = "fleet/berlin/+/telemetry/#";
             let shared = format!("$share/group/{plain}");
             let filter = if n < case.receivers { plain } else { &shared };
@@ -167,6 +176,7 @@ impl Scene {
             watched: true,
             written: Written { bytes: Vec::with_capacity(1 << 20), parts: Vec::with_capacity(1 << 10) },
             delivered: 0,
+            sent: 0,
             acknowledged: 0,
         }
     }
@@ -199,8 +209,9 @@ impl Scene {
         for (device, bytes) in reads {
             self.bench.received(*device, bytes);
         }
-        let (written, watched) = (&mut self.written, self.watched);
+        let (written, sent, watched) = (&mut self.written, &mut self.sent, self.watched);
         self.bench.end_turn(&mut |device, bytes| {
+            *sent += bytes.len();
             if watched {
                 written.bytes.extend_from_slice(bytes);
                 written.parts.push((device, bytes.len()));
@@ -251,6 +262,19 @@ impl Scene {
             }
             other => panic!("nobody asked for {}", other.name()),
         }
+    }
+
+    /// Everybody got as many bytes as in the messages before: those were looked at.
+    fn judge_bytes(&mut self, case: &Case, messages: usize) {
+        let copies = case.receivers + usize::from(case.members > 0);
+        let packet = if case.version.is_v5() { packets::publish_v5 } else { packets::publish };
+        let bytes: usize = (0..messages)
+            .map(|n| {
+                let topic = self.topics.get(n % case.topics).map_or("", String::as_str);
+                packets::bytes(&packet(topic, case.qos, 1, case.payload), case.version).len()
+            })
+            .sum();
+        assert_eq!(take(&mut self.sent), bytes * copies, "bytes");
     }
 
     /// Everybody got everything, once.

@@ -2,7 +2,7 @@
 //!
 //! `guards --list` names the rows; `guards ROW` prepares one, does its operation some times and prints how many times that was.
 //! It runs under callgrind, which collects inside of [`meter::counted`] only: neither the start of the process nor the
-//! preparation is in a number. `counts.txt` beside `src` has the numbers that were recorded. Must not know: valgrind, limits.
+//! preparation is in a number. `counts.toml` beside `src` has the numbers that were recorded. Must not know: valgrind, limits.
 
 #![allow(clippy::print_stdout, reason = "the number of operations is what this program is asked for")]
 

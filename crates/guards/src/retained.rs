@@ -86,8 +86,8 @@ fn decoded(mut bytes: &[u8], version: Version) -> Vec<Packet<'_>> {
 }
 
 fn keep() -> u64 {
-    let mut bench = clients::broker();
-    let publisher = clients::connect(&mut bench, &clients::hello("publisher", Version::V311));
+    let mut bench = clients::broker(1);
+    let publisher = clients::connect(&mut bench, 0, &clients::hello("publisher", Version::V311));
     let topics = topics();
     let (counted, before) = topics.split_at(OPERATIONS as usize);
     publish(&mut bench, publisher, before, Version::V311, false);
@@ -97,12 +97,12 @@ fn keep() -> u64 {
 
 /// A new client subscribes to a filter that one in so many topics matches, and takes what comes.
 fn deliver(version: Version, filter: &str, one_in: usize) -> u64 {
-    let mut bench = clients::broker();
-    let publisher = clients::connect(&mut bench, &clients::hello("publisher", version));
+    let mut bench = clients::broker(1);
+    let publisher = clients::connect(&mut bench, 0, &clients::hello("publisher", version));
     let topics = topics();
     publish(&mut bench, publisher, &topics, version, false);
     let messages = topics.len() / one_in;
-    let taker = clients::connect(&mut bench, &clients::hello("taker", version));
+    let taker = clients::connect(&mut bench, 0, &clients::hello("taker", version));
     let subscribe = packets::bytes(&packets::subscribe(&[filter], QoS::AtMostOnce), version);
     turn(&mut bench, false, |bench| bench.received(taker, &subscribe));
     // what is found comes in pieces, from turn to turn

@@ -22,9 +22,9 @@ pub(crate) const ROWS: &[Row] = &[
 
 /// A broker with connections that say nothing.
 fn crowd() -> (Bench, Vec<Device>) {
-    let mut bench = clients::broker();
+    let mut bench = clients::broker(1);
     let join =
-        |n: usize| clients::connect(&mut bench, &clients::hello(&format!("idle-{n:05}"), Version::V311));
+        |n: usize| clients::connect(&mut bench, 0, &clients::hello(&format!("idle-{n:05}"), Version::V311));
     let devices = (0..OTHERS).map(join).collect();
     (bench, devices)
 }
@@ -46,7 +46,7 @@ fn come_and_go(version: Version) -> u64 {
         let hello = clients::hello(&client_id, version);
         let hello = packets::bytes(&Packet::Connect(Box::new(hello)), version);
         let mut stay = || {
-            let device = bench.open();
+            let device = bench.open(0);
             bench.received(device, &hello);
             let answered = turn(&mut bench);
             bench.received(device, &goodbye);
@@ -90,7 +90,7 @@ fn subscribe() -> u64 {
             (subscribe, packets::bytes(&Packet::Unsubscribe(unsubscribe), version))
         })
         .collect();
-    let device = clients::connect(&mut bench, &clients::hello("subscriber", version));
+    let device = clients::connect(&mut bench, 0, &clients::hello("subscriber", version));
     let mut pass = |n: usize, count: bool| {
         let Some((subscribe, unsubscribe)) = requests.get(n % requests.len()) else { return };
         for (request, answer) in [(Some(subscribe), 5), (Some(unsubscribe), 4), (None, 0)] {
