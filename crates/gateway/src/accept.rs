@@ -179,22 +179,26 @@ pub(crate) async fn listen(worker: Rc<Worker>, listener: Arc<Listener>, acceptor
                     yield_now().await;
                 }
             }
-            Some(Err(error)) => match after_error(&error) {
-                AfterError::Next => {}
-                AfterError::Pause => {
-                    if let Some(stats) = listener.stats.get(worker.id) {
-                        stats.pauses.inc();
+            Some(Err(error)) => {
+                // those that came before go on, whatever becomes of the listener
+                begun.drain(..).for_each(go_on);
+                match after_error(&error) {
+                    AfterError::Next => {}
+                    AfterError::Pause => {
+                        if let Some(stats) = listener.stats.get(worker.id) {
+                            stats.pauses.inc();
+                        }
+                        if listener.pauses.now(worker.clock.unix_millis()) {
+                            tracing::warn!(listener = %listener.name, %error, "accepting pauses");
+                        }
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
-                    if listener.pauses.now(worker.clock.unix_millis()) {
-                        tracing::warn!(listener = %listener.name, %error, "accepting pauses");
+                    AfterError::GiveUp => {
+                        tracing::error!(listener = %listener.name, %error, "a listener is broken, this worker accepts no more on it");
+                        return;
                     }
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
-                AfterError::GiveUp => {
-                    tracing::error!(listener = %listener.name, %error, "a listener is broken, this worker accepts no more on it");
-                    return;
-                }
-            },
+            }
         }
     }
 }

@@ -235,7 +235,7 @@ impl Server {
         first: &[u8],
     ) -> io::Result<Reached> {
         match &self.resolved {
-            // The dialer has the same bound: one timer is enough.
+            // The dialer bounds each of its source addresses by this time, and there is no name to wait for: no timer here.
             Resolved::Address(address) => {
                 let (stream, sent) = dialer.connect_in(reactor, *address, first).await?;
                 Ok(Reached { stream, address: *address, sent })

@@ -269,7 +269,7 @@ impl Direction {
             }
             let step = match self.pipe {
                 Some(_) => self.splice(from, to)?,
-                None => self.copy(from, to, worker)?,
+                None => self.copy(from, to, other.state, worker)?,
             };
             match step {
                 Step::Moved(bytes) => {
@@ -314,7 +314,7 @@ impl Direction {
     }
 
     /// Reads into the worker's buffer and writes on at once; keeps what the receiver does not take.
-    fn copy(&mut self, from: &Stream, to: &Stream, worker: &Worker) -> Result<Step, Failed> {
+    fn copy(&mut self, from: &Stream, to: &Stream, other: State, worker: &Worker) -> Result<Step, Failed> {
         if !from.is_readable() {
             return Ok(Step::Waits);
         }
@@ -342,8 +342,8 @@ impl Direction {
             self.keep(bytes);
             return Ok(Step::Moved(bytes.len()));
         }
-        // The end follows in this turn, and goes out with them.
-        match self.send(to, bytes, last) {
+        // The end follows in this turn, and goes out with them; where none follows they must not wait for it.
+        match self.send(to, bytes, last && other != State::Closed) {
             Ok(written) => self.keep(bytes.get(written..).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.keep(bytes),
             Err(_) => return Err(Failed::Receiver),
