@@ -108,6 +108,8 @@ pub(crate) struct Spare {
 const SPARE_MESSAGES: usize = 1_024;
 /// Bytes of a topic, and of a payload, that one may keep.
 const SPARE_BYTES: usize = 1_024;
+/// Bytes that a topic and a payload in used memory may have beyond need: about what the other fields of a message take.
+const ROOM: usize = 128;
 
 impl Spare {
     /// An owned copy of a message, in used memory if there is some.
@@ -118,6 +120,7 @@ impl Spare {
         {
             self.idle = self.idle.min(self.messages.len());
             message.fill(view);
+            message.trim();
             return spare;
         }
         view.to_message()
@@ -151,6 +154,16 @@ impl Spare {
 }
 
 impl Message {
+    /// Gives back memory that is far more than it weighs: queues are bounded by weight.
+    fn trim(&mut self) {
+        if let Cow::Owned(topic) = &mut self.publish.topic {
+            topic.shrink_to(ROOM.max(2 * topic.len()));
+        }
+        if let Cow::Owned(payload) = &mut self.publish.payload {
+            payload.shrink_to(ROOM.max(2 * payload.len()));
+        }
+    }
+
     /// Becomes a copy of a message whose properties have not been taken apart, in the memory it has.
     fn fill(&mut self, view: View<'_>) {
         let from = view.publish;
@@ -260,6 +273,34 @@ mod tests {
         assert!(spare.messages.is_empty());
         assert_eq!((again.publisher, again.expires_at), (anew.publisher, anew.expires_at));
         assert_eq!(again.publish, anew.publish);
+    }
+
+    /// Queues are bounded by what their messages weigh.
+    #[test]
+    fn a_small_message_does_not_keep_the_memory_of_a_large_one() {
+        let mut spare = Spare::default();
+        let large = Publish {
+            topic: "t".repeat(SPARE_BYTES).into(),
+            payload: vec![0; SPARE_BYTES].into(),
+            ..publish(None)
+        };
+        for (len, most) in [(1, ROOM), (100, 2 * 100), (SPARE_BYTES, SPARE_BYTES)] {
+            let view = View { publisher: NOBODY, expires_at: NEVER, publish: &large, plain: None };
+            spare.give_back(view.to_message());
+            let small = Publish { payload: vec![1; len].into(), ..publish(None) };
+            let message = spare.take(View { publish: &small, ..view });
+            assert!(spare.messages.is_empty());
+            assert_eq!(message.publish, small_copy(&small));
+            let (Cow::Owned(topic), Cow::Owned(payload)) = (&message.publish.topic, &message.publish.payload)
+            else {
+                panic!("borrowed")
+            };
+            assert!(topic.capacity() <= ROOM && payload.capacity() <= most.max(ROOM), "{len}");
+        }
+    }
+
+    fn small_copy(publish: &Publish<'_>) -> Publish<'static> {
+        Publish { packet_id: None, ..publish.clone().into_owned() }
     }
 
     #[test]

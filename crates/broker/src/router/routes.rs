@@ -28,8 +28,8 @@ pub(super) fn merge(entries: &mut [Entry], lists: usize) -> Routes {
         match routes.workers.binary_search_by_key(&address.worker, |w| w.worker) {
             Ok(at) => routes.workers[at].hits.push(hit),
             Err(at) => {
-                // room for all that may come; what is too much is given back below
-                let mut hits = SmallVec::with_capacity(most);
+                // the first may have all that are left; where there are more, they share. What is too much is given back below
+                let mut hits = SmallVec::with_capacity(most.div_ceil(routes.workers.len() + 1));
                 hits.push(hit);
                 routes.workers.insert(at, WorkerRoutes { worker: address.worker, hits });
             }
