@@ -16,6 +16,16 @@ fn written() -> impl Strategy<Value = Written> {
     (0_u8..3, 0_u8..3, size, any::<bool>(), any::<bool>())
 }
 
+/// Numbers of one publisher where there are more.
+const EACH: usize = 1_000;
+
+/// Messages on both sides of what is copied between workers and what is shared.
+fn crossing() -> impl Strategy<Value = Written> {
+    let size = prop_oneof![4 => 0_usize..200, 4 => 5_040_usize..5_120, 1 => 60_000_usize..70_000];
+    // QoS 0 and 1: readers that do not answer get as many as their window takes
+    (0_u8..3, 0_u8..2, size, any::<bool>(), any::<bool>())
+}
+
 fn publish(number: usize, (topic, qos, size, rich, dup): Written) -> Publish<'static> {
     let qos = QoS::from_u8(qos).unwrap();
     let id = u16::try_from(number + 1).unwrap();
@@ -31,9 +41,9 @@ fn publish(number: usize, (topic, qos, size, rich, dup): Written) -> Publish<'st
     publish
 }
 
-fn subscriber(w: &mut World, name: &'static str, version: Version) -> Peer {
+fn subscriber(w: &mut World, worker: usize, name: &'static str, version: Version) -> Peer {
     let connect = mqtt::packet::Connect { version, ..connect(name, true, 0) };
-    let (peer, _) = Peer::connect(w, 0, connect);
+    let (peer, _) = Peer::connect(w, worker, connect);
     peer.subscribe(w, "t/#", QoS::ExactlyOnce);
     peer
 }
@@ -67,8 +77,8 @@ proptest! {
         publisher_version in prop_oneof![Just(Version::V311), Just(Version::V5)],
     ) {
         let mut w = world(1);
-        let new = subscriber(&mut w, "new", Version::V5);
-        let old = subscriber(&mut w, "old", Version::V311);
+        let new = subscriber(&mut w, 0, "new", Version::V5);
+        let old = subscriber(&mut w, 0, "old", Version::V311);
         let from = mqtt::packet::Connect { version: publisher_version, ..connect("from", true, 0) };
         let (from, _) = Peer::connect(&mut w, 0, from);
         let mut bytes = Vec::new();
@@ -93,5 +103,59 @@ proptest! {
         prop_assert_eq!(seen(new.read(&mut w)), expected.clone());
         let plain: Vec<_> = expected.into_iter().map(|(topic, qos, payload, _, odd)| (topic, qos, payload, None, odd)).collect();
         prop_assert_eq!(seen(old.read(&mut w)), plain);
+    }
+    /// Between workers small plain messages go as bytes and the others as what they are: their order stays.
+    #[test]
+    fn messages_of_a_publisher_arrive_in_order_on_every_worker(
+        lists in prop::array::uniform2(prop::collection::vec(crossing(), 1..30)),
+        cuts in prop::collection::vec(prop_oneof![1_usize..200, 1_usize..70_000], 1..40),
+        versions in prop::array::uniform2(prop_oneof![Just(Version::V311), Just(Version::V5)]),
+    ) {
+        let mut w = world(2);
+        let readers: Vec<_> = [(0, "new0", Version::V5), (0, "old0", Version::V311), (1, "new1", Version::V5), (1, "old1", Version::V311)]
+            .into_iter()
+            .map(|(worker, name, version)| subscriber(&mut w, worker, name, version))
+            .collect();
+        let (mut links, mut streams, mut expected) = (Vec::new(), Vec::new(), Vec::new());
+        for (worker, list) in lists.iter().enumerate() {
+            let from = mqtt::packet::Connect { version: versions[worker], ..connect(["p0", "p1"][worker], true, 0) };
+            links.push(Peer::connect(&mut w, worker, from).0.link);
+            let (mut bytes, mut packets) = (Vec::new(), Vec::new());
+            for (number, &one) in list.iter().enumerate() {
+                let publish = publish(worker * EACH + number, one);
+                encode(&Packet::Publish(publish.clone()), versions[worker], &mut bytes).unwrap();
+                let kind = (one.3 && versions[worker].is_v5()).then(|| "text/plain".to_owned());
+                packets.push((publish.topic.to_string(), publish.qos, publish.payload.to_vec(), kind, false));
+            }
+            streams.push(bytes);
+            expected.push(packets);
+        }
+        let mut rest: Vec<&[u8]> = streams.iter().map(Vec::as_slice).collect();
+        for (turn, cut) in cuts.into_iter().enumerate() {
+            let from = turn % 2;
+            let (part, behind) = rest[from].split_at(cut.min(rest[from].len()));
+            w.write(links[from], part);
+            rest[from] = behind;
+            if turn % 3 == 0 {
+                w.run();
+            }
+        }
+        for (link, rest) in links.iter().zip(rest) {
+            w.write(*link, rest);
+        }
+        w.run();
+        for reader in readers {
+            let (old, got) = (!reader.version.is_v5(), seen(reader.read(&mut w)));
+            for (worker, packets) in expected.iter().enumerate() {
+                let own = |seen: &&Seen| usize::from_be_bytes(seen.2[..8].try_into().unwrap()) / EACH == worker;
+                let got: Vec<_> = got.iter().filter(own).cloned().collect();
+                let packets: Vec<_> = packets
+                    .iter()
+                    .cloned()
+                    .map(|(topic, qos, payload, kind, odd)| (topic, qos, payload, kind.filter(|_| !old), odd))
+                    .collect();
+                prop_assert_eq!(got, packets);
+            }
+        }
     }
 }

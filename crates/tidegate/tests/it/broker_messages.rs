@@ -1,10 +1,41 @@
 //! Messages through the broker with clients that others wrote: paho-mqtt, mosquitto_pub and mosquitto_sub.
 
-use mqtt::Version;
+use mqtt::codec::encode::encode;
+use mqtt::packet::Packet;
+use mqtt::{QoS, Version};
 use serde_json::json;
 
 use crate::harness::mosquitto::{publish, publish_input, subscribe};
 use crate::harness::{Device, Paho, Tidegate, device};
+
+/// A burst larger than `max_outbound_bytes` for clients of both workers, at QoS 0: whoever reads gets all of it, wherever the
+/// kernel has put it.
+#[test]
+fn clients_that_read_lose_nothing_of_a_burst_on_any_worker() {
+    const MESSAGES: usize = 500;
+    let broker = Tidegate::broker("node1");
+    let mut readers: Vec<Device> = (0..8)
+        .map(|n| {
+            let hello = device::connect(Version::V311, &format!("reader-{n}"));
+            let mut reader = Device::connect(broker.mqtt(), &hello);
+            reader.subscribe("burst", QoS::AtMostOnce);
+            reader
+        })
+        .collect();
+    let mut sender = Device::connect(broker.mqtt(), &device::connect(Version::V311, "sender"));
+    let message = device::message("burst", &"x".repeat(4_096), QoS::AtMostOnce);
+    let mut burst = Vec::new();
+    for _ in 0..MESSAGES {
+        encode(&Packet::Publish(message.clone()), Version::V311, &mut burst).expect("a packet");
+    }
+    std::thread::scope(|threads| {
+        for reader in &mut readers {
+            threads.spawn(|| (0..MESSAGES).for_each(|_| drop(reader.message())));
+        }
+        sender.send_bytes(&burst);
+    });
+    assert_eq!(broker.metric("tidegate_broker_messages_dropped_total{rule=\"outbound_full\"}"), 0.0);
+}
 
 /// Every pair of publisher's and subscriber's version, every QoS on both sides.
 fn all_qos_between(publisher: u8, subscriber: u8) {
