@@ -33,6 +33,8 @@ const BOUNDS: (Duration, Duration) = if cfg!(debug_assertions) {
 const CROWDED: f64 = 0.15;
 /// A shared machine has bad seconds; a worker that starves its clients does so every time.
 const TRIES: u32 = 3;
+/// Tries in which they may starve: one stall of the machine is no verdict.
+const STARVED: u32 = 1;
 
 /// Sends QoS 0 as fast as the socket takes it; how many messages.
 pub(crate) fn flood(to: SocketAddr, name: &str, stop: &AtomicBool) -> u64 {
@@ -142,10 +144,10 @@ impl fmt::Display for Trips {
     }
 }
 
-/// Floods with polite pairs beside them: an error if they starve. Nothing is judged where the workers themselves have to wait
+/// Floods with polite pairs beside them: an error if they starve more than once. Nothing is judged where the workers themselves have to wait
 /// for a core: then the machine's own unfairness is measured.
 pub(crate) fn judge(to: SocketAddr, pid: u32, time: Duration) -> Result<(), String> {
-    let mut verdict = Ok(());
+    let mut starved = 0;
     for _ in 0..TRIES {
         let before = subject::workers(pid);
         let (trips, flooded) = act(to, time / TRIES, 4, 4);
@@ -160,16 +162,18 @@ pub(crate) fn judge(to: SocketAddr, pid: u32, time: Duration) -> Result<(), Stri
             share * 100.0
         );
         if trips.middle <= BOUNDS.0 && trips.p99 <= BOUNDS.1 {
-            return Ok(());
+            continue;
         }
         if share > CROWDED {
             println!("  not judged: the machine is too busy");
-            verdict = Ok(());
-        } else {
-            verdict = Err(format!("floods starve polite clients: {trips}, bounds {BOUNDS:?}"));
+            continue;
+        }
+        starved += 1;
+        if starved > STARVED {
+            return Err(format!("floods starve polite clients: {trips}, bounds {BOUNDS:?}"));
         }
     }
-    verdict
+    Ok(())
 }
 
 /// What a number of floods and pairs do in a time.

@@ -21,11 +21,11 @@ use crate::passers;
 use crate::subject::{Doors, Metrics, ROUTES, usage};
 
 /// What may be kept by a program that knows its topics, and how it may grow.
-const WARM: Bounds = Bounds { kept: 8 << 20, climb: 1 << 20 };
+const WARM: Bounds = Bounds { kept: 8 << 20, climb: 256 << 10 };
 /// The same of one that learns them, in a single cycle.
 const COLD: Bounds = Bounds { kept: 40 << 20, climb: 0 };
-/// Bytes of buffers that each worker keeps on purpose, to use them again: 256 of up to 64 KiB, 8 MiB of large ones, and messages.
-const BUFFERS: usize = 28 << 20;
+/// Bytes that each worker keeps to use them again, when the rest of its buffers has ebbed away.
+const EBBED: usize = 4 << 20;
 /// Bytes that are resident and not allocated: the program's code, stacks, the allocator's own, pages that are partly free.
 /// Code without optimisation is larger.
 const BESIDE: usize = if cfg!(debug_assertions) { 80 << 20 } else { 40 << 20 };
@@ -41,7 +41,7 @@ const BEFORE: Duration = Duration::from_secs(8);
 /// The bounds of so many workers, if they know their topics or not.
 pub(crate) fn bounds(workers: usize, warm: bool) -> Bounds {
     let Bounds { kept, climb } = if warm { WARM } else { COLD };
-    Bounds { kept: kept + workers * BUFFERS, climb }
+    Bounds { kept: kept + workers * EBBED, climb }
 }
 
 /// The least memory that was seen.
