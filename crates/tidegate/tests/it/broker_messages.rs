@@ -123,11 +123,11 @@ fn wildcards_match_as_specified_and_never_topics_that_begin_with_a_dollar() {
     let mut all = Device::connect(broker.mqtt(), &device::connect(Version::V5, "all"));
     let mut plus = Device::connect(broker.mqtt(), &device::connect(Version::V5, "plus"));
     let mut exact = Device::connect(broker.mqtt(), &device::connect(Version::V311, "dollar"));
-    all.subscribe("#", mqtt::QoS::AtMostOnce);
-    plus.subscribe("+/monitor/+", mqtt::QoS::AtMostOnce);
-    exact.subscribe("$vendor/monitor/#", mqtt::QoS::AtMostOnce);
+    all.subscribe("#", QoS::AtMostOnce);
+    plus.subscribe("+/monitor/+", QoS::AtMostOnce);
+    exact.subscribe("$vendor/monitor/#", QoS::AtMostOnce);
     let mut sender = Device::connect(broker.mqtt(), &device::connect(Version::V311, "sender"));
-    let one = mqtt::QoS::AtLeastOnce;
+    let one = QoS::AtLeastOnce;
     for topic in ["$vendor/monitor/clients", "a/monitor/b", "/monitor/", "a/monitor", "räum"] {
         sender.publish(device::message(topic, topic, one));
     }
@@ -164,7 +164,7 @@ fn a_large_payload_of_any_bytes_passes_unchanged() {
     let broker = Tidegate::broker("node1");
     let bytes: Vec<u8> = (0..900_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let mut receiver = Device::connect(broker.mqtt(), &device::connect(Version::V5, "receiver"));
-    receiver.subscribe("firmware/+", mqtt::QoS::ExactlyOnce);
+    receiver.subscribe("firmware/+", QoS::ExactlyOnce);
     publish_input(broker.mqtt(), &["-t", "firmware/7", "-q", "2", "-s", "-V", "5"], &bytes);
     assert!(*receiver.message().payload == bytes);
 }
