@@ -181,15 +181,19 @@ impl Scene {
         }
     }
 
+    /// The publisher's message of that number, under the packet id of now.
+    fn message(&self, case: &Case, number: usize) -> Vec<u8> {
+        let topic = self.topics.get(number % case.topics).map_or("", String::as_str);
+        let packet = packets::publish(topic, case.qos, self.next_id, case.payload);
+        packets::bytes(&packets::with(packet, (case.properties)()), case.version)
+    }
+
     /// The publisher sends a batch, and everybody answers until nothing is left to say.
     fn turn(&mut self, case: &Case, turn: usize, count: bool) {
         let mut sent = Vec::new();
         for n in 0..case.batch {
             self.next_id = self.next_id % 60_000 + 1;
-            let topic = self.topics.get((turn * case.batch + n) % case.topics).map_or("", String::as_str);
-            let packet = packets::publish(topic, case.qos, self.next_id, case.payload);
-            let packet = packets::with(packet, (case.properties)());
-            sent.extend(packets::bytes(&packet, case.version));
+            sent.extend(self.message(case, turn * case.batch + n));
         }
         let mut reads = vec![(self.publisher, sent)];
         while !reads.is_empty() || self.bench.is_waiting() {
@@ -267,13 +271,7 @@ impl Scene {
     /// Everybody got as many bytes as in the messages before: those were looked at.
     fn judge_bytes(&mut self, case: &Case, messages: usize) {
         let copies = case.receivers + usize::from(case.members > 0);
-        let packet = if case.version.is_v5() { packets::publish_v5 } else { packets::publish };
-        let bytes: usize = (0..messages)
-            .map(|n| {
-                let topic = self.topics.get(n % case.topics).map_or("", String::as_str);
-                packets::bytes(&packet(topic, case.qos, 1, case.payload), case.version).len()
-            })
-            .sum();
+        let bytes: usize = (0..messages).map(|n| self.message(case, n).len()).sum();
         assert_eq!(take(&mut self.sent), bytes * copies, "bytes");
     }
 
