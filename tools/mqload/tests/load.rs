@@ -50,7 +50,8 @@ impl Drop for Server {
 fn what_is_published_is_delivered_and_counted() {
     let server = Server::start();
     let told = server.load("pubsub --pubs 2 --subs 2 --topics 2 --msgs 2000 --secs 20 --window 64");
-    for expected in ["\"lost\":0", "\"order_viol\":0", "\"dups\":0", "\"delivered\":2000", "\"cpu_s_per_M\":"] {
+    for expected in ["\"lost\":0", "\"order_viol\":0", "\"dups\":0", "\"delivered\":2000", "\"cpu_s_per_M\":"]
+    {
         assert!(told.contains(expected), "{expected} in {told}");
     }
 }

@@ -16,7 +16,7 @@ enum Form<'a> {
     /// A message that has none is not two hundred bytes larger for those that have.
     #[default]
     None,
-    /// What [`section::is_forwarded`] accepted; not empty.
+    /// What `section::is_forwarded` accepted; not empty.
     Raw(Cow<'a, [u8]>),
     Apart(Box<PublishProperties<'a>>),
 }
@@ -24,7 +24,7 @@ enum Form<'a> {
 static NONE: PublishProperties<'static> = PublishProperties::NONE;
 
 impl<'a> Properties<'a> {
-    /// A section, without its length, that [`section::is_forwarded`] has accepted.
+    /// A section, without its length, that `section::is_forwarded` has accepted.
     #[inline]
     pub(crate) const fn judged(bytes: &'a [u8]) -> Self {
         Self(if bytes.is_empty() { Form::None } else { Form::Raw(Cow::Borrowed(bytes)) })

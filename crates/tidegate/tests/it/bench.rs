@@ -103,11 +103,10 @@ fn an_open_loop_keeps_its_rate_and_measures_without_the_warm_up() {
     let messages = &document["messages"];
     assert!(passed, "{document:#}");
     // The schedule has 600 turns; 500 of them are in the measured second.
-    assert_eq!(
-        (messages["sent"].as_u64(), messages["seconds"].as_f64()),
-        (Some(600), Some(1.0)),
-        "{document:#}"
-    );
+    assert_eq!(messages["sent"].as_u64(), Some(600), "{document:#}");
+    // a busy machine wakes the bench some milliseconds late
+    let seconds = messages["seconds"].as_f64().unwrap_or_default();
+    assert!((0.98..1.02).contains(&seconds), "{document:#}");
     assert_eq!(messages["latency_ms"]["count"], 500, "{document:#}");
 }
 
