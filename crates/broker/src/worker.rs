@@ -9,12 +9,13 @@
 
 mod acknowledge;
 mod operations;
+mod unsettled;
 
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use engine::{EngineError, Key, Op, Port, Pos, Reply, Shard, Token};
+use engine::{EngineError, Op, Port, Pos, Shard, Token};
 use hashbrown::HashMap;
 use mqtt::codec::decode::{Role, decode, packet_len};
 use mqtt::codec::plain::{Plain, plain};
@@ -44,6 +45,7 @@ use crate::system_topics::CLIENT_EVENTS_PER_SECOND;
 use crate::throttle::{Flow, Paused};
 use crate::topic_rewrite::Rewriter;
 use crate::under_way::UnderWay;
+use unsettled::Unsettled;
 
 /// Now, read once for each entry into the worker.
 #[derive(Clone, Copy, Debug)]
@@ -128,8 +130,7 @@ pub(crate) struct Worker {
     in_engine: Slab<InEngine>,
     ops: Vec<(Token, Op)>,
     retries: Vec<(Instant, Token)>,
-    /// The last write of each record that is under way: an older one is not repeated over it.
-    newest: HashMap<Key, Token>,
+    unsettled: Unsettled,
     /// By worker; what groups have for this one too.
     pub(crate) outgoing: Vec<Handover>,
     /// What the other workers have not delivered yet.
@@ -184,7 +185,7 @@ impl Worker {
             in_engine: Slab::new(),
             ops: Vec::new(),
             retries: Vec::new(),
-            newest: HashMap::new(),
+            unsettled: Unsettled::default(),
             outgoing: (0..workers).map(|_| Handover::default()).collect(),
             under_way: Arc::default(),
             dirty: Vec::new(),
@@ -380,12 +381,7 @@ impl Worker {
             wait
         });
         for token in due {
-            if self.is_superseded(token) {
-                self.done(token, Ok(Reply::Written(Vec::new())));
-            } else if let Some(entry) = self.in_engine.get(token_index(token)) {
-                self.ops.push((token, entry.op.clone()));
-                self.metrics.engine_retries.inc();
-            }
+            self.repeat(token);
         }
     }
 

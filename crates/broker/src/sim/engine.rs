@@ -71,8 +71,8 @@ struct State {
     next_at_once: bool,
     /// Ports whose operations do not happen.
     paused: Vec<usize>,
-    /// The next operation that this finds fails with this.
-    fail: Option<(Which, EngineError)>,
+    /// The next operation that the first of these finds fails with that.
+    fail: VecDeque<(Which, EngineError)>,
 }
 
 /// Says yes to the operations that are meant.
@@ -101,7 +101,7 @@ impl SimEngine {
             rng: fastrand::Rng::with_seed(seed),
             next_at_once: false,
             paused: Vec::new(),
-            fail: None,
+            fail: VecDeque::new(),
         };
         Arc::new(Self { state: Mutex::new(state), shards })
     }
@@ -124,9 +124,10 @@ impl SimEngine {
         }
     }
 
-    /// The next operation that `which` says yes to has this answer, and no effect unless it is Unknown.
+    /// The next operation that `which` says yes to, after those that were asked for before, has this answer, and no effect unless
+    /// it is Unknown.
     pub(super) fn fail_next(&self, which: Which, error: EngineError) {
-        self.lock().fail = Some((which, error));
+        self.lock().fail.push_back((which, error));
     }
 
     /// The port that is attached next is the control side's.
@@ -212,8 +213,8 @@ impl State {
     fn happen(&mut self, port: usize) {
         let Some((token, op)) = self.ports[port].ops.pop_front() else { return };
         let at_once = self.ports[port].at_once;
-        let fails = self.fail.is_some_and(|(which, _)| which(&op));
-        let failure = if fails { self.fail.take() } else { None };
+        let fails = self.fail.front().is_some_and(|(which, _)| which(&op));
+        let failure = if fails { self.fail.pop_front() } else { None };
         let (busy, unavailable, unknown) = (self.faults.busy, self.faults.unavailable, self.faults.unknown);
         let error = if let Some((_, error)) = failure {
             Some((error, error == EngineError::Unknown))

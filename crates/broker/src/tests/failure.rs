@@ -32,6 +32,26 @@ fn a_write_is_not_repeated_over_a_newer_one() {
     assert_eq!(payloads(&sub.subscribe(&mut w, "r", QoS::AtMostOnce)), ["new"]);
 }
 
+/// What replaced nothing does not count: when the later of two is refused, the earlier one is kept, as its acknowledgement says
+/// [MQTT-3.3.1-5].
+#[test]
+fn a_write_is_repeated_when_the_newer_one_is_refused() {
+    let mut w = world(1);
+    let (publisher, _) = Peer::connect(&mut w, 0, connect("pub", true, 0));
+    w.fail_next(is_put, EngineError::Unavailable);
+    w.fail_next(is_put, EngineError::Busy);
+    publisher.send(&mut w, retained(1, b"old"));
+    publisher.send(&mut w, retained(2, b"new"));
+    w.run();
+    w.advance(seconds(1));
+    let acks = publisher.read(&mut w);
+    let [Packet::Puback(old), Packet::Puback(new)] = acks.as_slice() else { panic!("{acks:?}") };
+    assert_eq!((old.packet_id, old.reason.is_error()), (pid(1), false));
+    assert_eq!((new.packet_id, new.reason), (pid(2), ReasonCode::QuotaExceeded));
+    let sub = Peer::clean(&mut w, "sub");
+    assert_eq!(payloads(&sub.subscribe(&mut w, "r", QoS::AtMostOnce)), ["old"]);
+}
+
 /// A write that failed and that nothing has replaced is repeated.
 #[test]
 fn a_write_that_failed_is_repeated() {

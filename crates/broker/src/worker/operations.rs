@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use engine::{Arrival, EngineError, Expect, Op, Pos, Reply, Token, Write};
 
+use super::unsettled::Standing;
 use super::{BUSY_PATIENCE, InEngine, RETRY_AFTER, Waiting, Worker, reason_of, token_index};
 use crate::connection::{AckKind, AckRef, ConnId, Phase};
 
@@ -26,22 +27,34 @@ impl Worker {
         if let Op::Put { writes } = &op {
             // a write with a condition replaces nothing that it has not seen
             for write in writes.iter().filter(|w| w.expect == Expect::Any) {
-                self.newest.insert(write.key.clone(), token);
+                self.unsettled.submitted(&write.key, token);
             }
         }
         self.ops.push((token, op));
     }
 
-    /// Whether a later write of every record it writes has been submitted: it took effect, if ever, before that one, and must not
-    /// be repeated after it.
-    pub(super) fn is_superseded(&self, token: Token) -> bool {
-        match self.in_engine.get(token_index(token)).map(|e| &e.op) {
-            Some(Op::Put { writes }) => {
-                let replaced = |w: &Write| w.expect == Expect::Any && self.newest.get(&w.key) != Some(&token);
-                writes.iter().all(replaced)
+    /// Submits an operation again, as far as that is still wanted: not over a later write that took effect, and not beside one
+    /// whose outcome is open.
+    pub(super) fn repeat(&mut self, token: Token) {
+        let Some(entry) = self.in_engine.get_mut(token_index(token)) else { return };
+        if let Op::Put { writes } = &mut entry.op {
+            let unsettled = &self.unsettled;
+            let standing = |w: &Write| match w.expect {
+                Expect::Any => unsettled.standing(&w.key, token),
+                _ => Standing::Last,
+            };
+            if writes.iter().any(|w| standing(w) == Standing::Behind) {
+                self.retries.push((self.now.instant + RETRY_AFTER, token));
+                return;
             }
-            _ => false,
+            writes.retain(|w| standing(w) != Standing::Replaced);
+            if writes.is_empty() {
+                self.done(token, Ok(Reply::Written(Vec::new())));
+                return;
+            }
         }
+        self.ops.push((token, entry.op.clone()));
+        self.metrics.engine_retries.inc();
     }
 
     /// Submits an operation now: before anything that follows in this process looks at its effect.
@@ -85,9 +98,10 @@ impl Worker {
         }
         let Some(entry) = self.in_engine.try_remove(token_index(token)) else { return };
         if let Op::Put { writes } = &entry.op {
-            for write in writes {
-                if self.newest.get(&write.key) == Some(&token) {
-                    self.newest.remove(&write.key);
+            for write in writes.iter().filter(|w| w.expect == Expect::Any) {
+                match result {
+                    Ok(_) => self.unsettled.took_effect(&write.key, token),
+                    Err(_) => self.unsettled.refused(&write.key, token),
                 }
             }
         }
