@@ -224,7 +224,7 @@ impl Worker {
             Ok(()) => {}
             Err(why) => {
                 self.share_mail(home, ShareMail::NotTaken { id, shard, pos, by, why });
-                if why == NotTaken::Gone && self.is_member_here(id, member.session) {
+                if why == NotTaken::Gone && self.has_come_back(id, member) {
                     // it was for the connection before: what the new one said may be behind this now
                     self.tell_home(member.session, id);
                 }
@@ -232,9 +232,15 @@ impl Worker {
         }
     }
 
-    fn is_member_here(&self, id: GroupId, session: SessionKey) -> bool {
-        let route = self.shared.router.group(id);
-        route.is_some_and(|r| r.members.iter().any(|m| m.session == session && m.address.worker == self.id))
+    /// Whether the session of a member has another connection here than the one that was chosen. The same one refuses again: it is
+    /// not connected yet, and says so when it is, or it unsubscribes.
+    fn has_come_back(&self, id: GroupId, chosen: &Member) -> bool {
+        let back = |m: &Member| {
+            m.session == chosen.session
+                && m.address.worker == self.id
+                && m.address.slot != chosen.address.slot
+        };
+        self.shared.router.group(id).is_some_and(|r| r.members.iter().any(back))
     }
 
     /// A message is acknowledged: its group learns of it.
