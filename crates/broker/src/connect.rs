@@ -84,7 +84,7 @@ impl Worker {
         conn.phase = Phase::Claiming(Box::new(claiming));
         let peer = conn.origin.peer;
         match self.shared.registry.claim(&client_id, owner) {
-            None => self.released(id),
+            None => self.after_its_mail(id, owner),
             Some(before) if before.worker == self.id => self.release(before, owner, peer),
             Some(before) => {
                 let mail = Mail::Release { owner: before, by: owner, new_peer: peer };
@@ -200,6 +200,17 @@ impl Worker {
         let end = End::Refused(reason, why);
         self.tell_refused(id, caller, &end);
         self.end(id, end);
+    }
+
+    /// Nobody has the client id. What its last connection published on another worker may still be in this one's mailbox, and
+    /// must not be overtaken by what the new one publishes here [MQTT-4.6.0-6]: it goes on behind it.
+    fn after_its_mail(&mut self, id: ConnId, owner: Owner) {
+        let mailboxes = &self.shared.mailboxes;
+        if mailboxes.len() == 1
+            || mailboxes[usize::from(self.id)].force(Mail::Released { to: owner }).is_err()
+        {
+            self.released(id);
+        }
     }
 
     /// The owner before has let go of the client id, or there was none.

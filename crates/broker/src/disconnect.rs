@@ -298,6 +298,10 @@ impl Worker {
         if let Some(offline) = leaving.offline {
             self.shared.store.insert(*offline);
         }
+        // first what it published: its next connection may be on any worker
+        for to in 0..self.outgoing.len() {
+            self.hand_over(to);
+        }
         self.shared.registry.release(&session.client_id, owner);
         self.tell_waiter(id);
         self.reap(id);

@@ -196,3 +196,21 @@ fn a_session_that_expires_takes_nothing_of_the_next_one() {
     c.subscribe(&mut w, "a", QoS::AtLeastOnce);
     assert_eq!(w.keys().len(), 2, "{:?}", w.keys());
 }
+
+/// Order is that of the client, not of its connections: a device that says good-bye and comes back on another worker does not
+/// overtake itself [MQTT-4.6.0-6].
+#[test]
+fn what_a_client_published_before_it_came_back_on_another_worker_comes_first() {
+    let mut w = world(2);
+    let (reader, _) = Peer::connect(&mut w, 1, connect("reader", true, 0));
+    reader.subscribe(&mut w, "t", QoS::AtMostOnce);
+    let hello = b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x00\x00\x01p";
+    let before = w.open(0);
+    w.write(before, hello);
+    w.run();
+    let after = w.open(1);
+    w.write(before, b"\x30\x04\x00\x01t1\xE0\x00");
+    w.write(after, &[hello.as_slice(), b"\x30\x04\x00\x01t2"].concat());
+    w.run();
+    assert_eq!(reader.payloads(&mut w), ["1", "2"]);
+}
