@@ -437,9 +437,7 @@ impl Client {
         self.asked = scene.now;
         self.dies = None;
         if self.habits.will {
-            // where an earlier CONNECT of its own took its place meanwhile, its good-bye comes too late
-            let fate = if self.strays(scene.now) { Fate::Unknown } else { Fate::Discarded };
-            scene.wills.set((self.number, self.connection), fate);
+            scene.wills.set((self.number, self.connection), Fate::Discarded);
         }
     }
 

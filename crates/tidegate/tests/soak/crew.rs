@@ -24,6 +24,10 @@ const EXPIRING: usize = 3;
 const EXPIRIES: [u32; 3] = [1, 2, 600];
 /// Readers of it, half of them with sessions that last.
 const HASTY: usize = 8;
+/// Publishers for strict readers, who publish so little that nobody who reads has to be slow.
+const SURE: usize = 3;
+/// Those readers, half of them with sessions that last.
+const STRICT: usize = 8;
 /// Clients that publish to each other, and mostly do not want their own messages.
 const TALKERS: usize = 6;
 const DURABLE_READERS: usize = 40;
@@ -68,6 +72,7 @@ pub(crate) fn hire(rng: &mut Rng, now: Instant) -> Crew {
         crowd.push(crew.book.add_stream(&topic, QoS::AtLeastOnce, Lengths::Small, false));
     }
     let expiring: Vec<_> = (0..EXPIRING).map(|number| expiring(&mut crew.book, number)).collect();
+    let sure: Vec<_> = (0..SURE).map(|number| sure(&mut crew.book, number)).collect();
     let talks: Vec<_> = (0..TALKERS).map(|number| streams(&mut crew.book, rng, "e", number)).collect();
     for (kind, streams) in publishers {
         let durable = rng.bool();
@@ -85,6 +90,12 @@ pub(crate) fn hire(rng: &mut Rng, now: Instant) -> Crew {
         let task = Task { streams, window: 8, paced: true, ..Task::default() };
         crew.add_publisher(rng, "x", habits, task, now);
     }
+    for streams in sure {
+        let durable = rng.bool();
+        let habits = Habits { life: rng.bool().then_some((200, 8000)), ..publishers_habits(rng, durable) };
+        let task = Task { streams, window: 8, paced: true, ..Task::default() };
+        crew.add_publisher(rng, "sure", habits, task, now);
+    }
     for streams in talks {
         crew.add_talker(rng, streams, now);
     }
@@ -100,6 +111,9 @@ pub(crate) fn hire(rng: &mut Rng, now: Instant) -> Crew {
     for number in 0..HASTY {
         let wishes = wishes(rng, "x", EXPIRING, number < 2);
         crew.add_reader(rng, number % 2 == 0, wishes, now);
+    }
+    for number in 0..STRICT {
+        crew.add_strict(rng, number, now);
     }
     crew.add_groups(rng, now);
     crew.add_watchers(rng, now);
@@ -148,6 +162,15 @@ fn expiring(book: &mut Book, number: usize) -> Vec<usize> {
         }
     }
     streams
+}
+
+/// Streams that are too slow for any excuse. They lie in the log, but are too few to fill it.
+fn sure(book: &mut Book, number: usize) -> Vec<usize> {
+    let streams = (0..TOPICS).flat_map(|topic| QOS.map(|qos| (topic, qos)));
+    let lengths = [Lengths::Small, Lengths::Mixed];
+    streams
+        .map(|(topic, qos)| book.add_stream(&format!("s/{number}/{topic}"), qos, lengths[topic], false))
+        .collect()
 }
 
 /// Filters that overlap more often than not; `all`: everything of this kind.
@@ -245,6 +268,32 @@ impl Crew {
         }
         let task = Task { reader: Some(reader), wishes, ..Task::default() };
         self.add(if durable { "durable" } else { "transient" }, habits, task, now);
+    }
+
+    /// Adds one who must get everything, once where that is promised: messages never expire before the cycle ends and are never
+    /// too large. Half of them die and come back to their sessions; the others have none, stay, and read as fast as they can.
+    fn add_strict(&mut self, rng: &mut Rng, number: usize, now: Instant) {
+        let durable = number.is_multiple_of(2);
+        let habits = Habits {
+            life: durable.then_some((100, 6000)),
+            naps: durable.then_some((3000, 2500)),
+            ..habits(rng, durable)
+        };
+        let habits = match durable {
+            true => habits,
+            false => Habits { lazy: None, receive_buffer: None, receive_maximum: 200, ..habits },
+        };
+        let mut wishes = vec![Wish::new("s/#", QOS[1 + number / 2 % 2])];
+        if rng.bool() {
+            wishes.push(Wish::new(&format!("s/{}/+", rng.usize(0..SURE)), QoS::ExactlyOnce));
+        }
+        if rng.bool() {
+            wishes.push(Wish::new(&format!("x/+/{}", EXPIRIES.len() - 1), QoS::ExactlyOnce));
+        }
+        embellish(rng, &habits, &mut wishes);
+        let reader = self.book.add_reader(durable, &wishes);
+        self.book.is_strict(reader);
+        self.add("strict", habits, Task { reader: Some(reader), wishes, ..Task::default() }, now);
     }
 
     /// Adds one who reads what it and others like it publish. Those that could stop the others by being slow have no naps.

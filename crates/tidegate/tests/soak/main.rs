@@ -4,7 +4,7 @@
 //! cycles: floods beside polite clients, then a crowd of every kind at once, then silence, in which everything that was
 //! promised must have arrived and all accounts be even; then some thousand clients pass by that nobody has seen before. When all
 //! have gone, nothing of them may be left: no session, no subscription, no descriptor, no memory. A run of one cycle judges
-//! memory roughly; one of four or more sees a leak of some bytes for each client.
+//! memory roughly; one of five or more sees a leak of some bytes for each client.
 
 #![allow(clippy::print_stdout, reason = "a tool that answers on standard output")]
 #![allow(clippy::unwrap_used, reason = "a test")]

@@ -64,13 +64,27 @@ fn visit(doors: Doors, number: u32) {
     device.subscribe_with(&filter, SubscriptionOptions { qos, ..SubscriptionOptions::default() }, None);
     let sent = message(&topic, &topic, QoS::AtMostOnce);
     device.publish(Publish { retain: number.is_multiple_of(8), ..sent });
-    let got = device.message();
-    assert_eq!((&*got.topic, &*got.payload), (topic.as_str(), topic.as_bytes()));
-    if number.is_multiple_of(8) {
+    let kept = number.is_multiple_of(8);
+    if kept {
+        // what it takes away again does not stay behind, however the connection ends
         device.publish(Publish { retain: true, ..message(&topic, "", QoS::AtMostOnce) });
-        // it was taken: nothing stays behind, however the connection ends. The message before may come as a retained one too
-        while !device.message().payload.is_empty() {}
     }
+    let mut came = Vec::new();
+    loop {
+        let got = device.message();
+        assert_eq!(&*got.topic, topic);
+        if !got.payload.is_empty() {
+            assert_eq!(&*got.payload, topic.as_bytes());
+            came.push(got.retain);
+        }
+        if got.payload.is_empty() || !kept {
+            break;
+        }
+    }
+    // once as it was published. What is kept is read behind a barrier that SUBACK does not wait for: a message that is published
+    // meanwhile comes once more, told as kept, rather than not at all (ARCHITECTURE.md). The specification has no word on it
+    came.sort_unstable();
+    assert!(came == [false] || (kept && came == [false, true]), "{topic} came with the flags {came:?}");
     match number % 7 {
         // without good-bye
         0 | 1 => drop(device),

@@ -157,7 +157,7 @@ impl World {
         self.until("everything is acknowledged and has arrived", PATIENCE, Self::unsettled)?;
         let drained = self.heard.saturating_duration_since(stopped);
         check_retained(&self.scene.shelf)?;
-        if let Some(why) = self.scene.book.too_many_empties() {
+        if let Some(why) = self.scene.book.too_many_empties().or_else(|| self.scene.book.unbalanced()) {
             return Err(why);
         }
         let lost = self.scene.book.losses(self.scene.epoch);

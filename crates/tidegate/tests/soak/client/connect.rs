@@ -93,7 +93,8 @@ impl Client {
         self.session = if keeps || present { Known::Yes } else { Known::No };
         self.accepted = true;
         if self.habits.will {
-            scene.wills.set((self.number, self.connection), Fate::Alive);
+            let fate = if self.strays(scene.now) { Fate::Contested } else { Fate::Alive };
+            scene.wills.set((self.number, self.connection), fate);
         }
         self.quota = usize::from(connack.properties.receive_maximum.unwrap_or(u16::MAX));
         self.alias_out = usize::from(connack.properties.topic_alias_maximum.unwrap_or(0));

@@ -4,7 +4,7 @@
 //! reader has is a number, and what it misses below that number was lost. What a publisher gave up before it was acknowledged
 //! is `unsure`: it may come or not. A reader that ends with its connection may lose what its bounds do not hold; that is
 //! counted and compared with what the broker says it dropped. A durable one may lose nothing but what was too old or too large
-//! for it.
+//! for it. A strict one may lose nothing at all, and has a second account, of every message by its number, that knows no excuses.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -137,6 +137,8 @@ impl Page {
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     durable: bool,
+    /// How often each message of each stream came, for a strict one.
+    ledger: Option<HashMap<usize, Vec<u8>>>,
     wishes: Vec<Wish>,
     /// Streams that it publishes itself.
     own: Vec<usize>,
@@ -183,6 +185,11 @@ impl Behind {
 }
 
 impl Reader {
+    /// It is promised every message of this QoS. A strict one that ends with its connection stays, and is never slow.
+    fn is_promised(&self, qos: QoS) -> bool {
+        if self.durable { qos > QoS::AtMostOnce } else { self.ledger.is_some() }
+    }
+
     /// Nothing is an excuse if it does not get this message.
     fn must_have(&self, s: &Stream, stream: usize, seq: u64) -> bool {
         s.expires.is_none() && s.fits(stream, seq, self.takes) == Some(true)
@@ -190,6 +197,34 @@ impl Reader {
 }
 
 impl Reader {
+    /// A message came, whatever it is.
+    fn count(&mut self, stream: usize, seq: u64) {
+        let Some(ledger) = &mut self.ledger else { return };
+        let counts = ledger.entry(stream).or_default();
+        let at = usize::try_from(seq).unwrap_or(usize::MAX);
+        // what nobody sent is found elsewhere
+        if at <= counts.len() + (1 << 20) {
+            counts.resize(counts.len().max(at + 1), 0);
+            counts[at] = counts[at].saturating_add(1);
+        }
+    }
+
+    /// What a strict one got too seldom or too often.
+    fn unbalanced(&self, stream: usize, s: &Stream) -> Option<String> {
+        let (ledger, page) = (self.ledger.as_ref()?, self.pages[stream].as_ref()?);
+        if s.lengths == Lengths::Empty || !self.is_promised(page.qos) {
+            return None;
+        }
+        let counts = ledger.get(&stream).map_or(&[][..], Vec::as_slice);
+        (page.from..s.next).find_map(|seq| {
+            let count = usize::try_from(seq).ok().and_then(|at| counts.get(at)).copied().unwrap_or(0);
+            let again =
+                page.qos == QoS::AtLeastOnce || (page.qos == QoS::AtMostOnce && s.again.contains(&seq));
+            let wrong = (count == 0 && !s.unsure.contains(&seq)) || (count > 1 && !again);
+            wrong.then(|| format!("message {seq} of {} {:?} {count} times", s.topic, page.qos))
+        })
+    }
+
     /// A message of one of its streams.
     fn got(
         &mut self,
@@ -199,6 +234,8 @@ impl Reader {
         lost: &mut Losses,
     ) -> Result<(), String> {
         let must_have = self.must_have(s, stream, seq);
+        self.count(stream, seq);
+        let promised = self.pages[stream].as_ref().is_some_and(|page| self.is_promised(page.qos));
         let Some(page) = &mut self.pages[stream] else {
             let own = if self.own.contains(&stream) { ", its own [MQTT-3.8.3-3]" } else { "" };
             return Err(format!("without a subscription{own}"));
@@ -221,7 +258,7 @@ impl Reader {
             let open = page.from.max(page.last + 1)..seq;
             page.last = seq;
             let gone = gap(page, open, s, stream, (self.takes, arrival.now), lost);
-            if self.durable && kind == 1 {
+            if promised {
                 if let Some(first) = gone.first() {
                     let count = gone.len();
                     return Err(format!(
@@ -348,6 +385,12 @@ impl Book {
         self.readers.len() - 1
     }
 
+    /// A reader is strict: no message is too old or too large for it, and if it has no session that lasts, it stays and is never
+    /// slow.
+    pub(crate) fn is_strict(&mut self, reader: usize) {
+        self.readers[reader].ledger = Some(HashMap::new());
+    }
+
     /// A reader takes no larger packet.
     pub(crate) fn takes_at_most(&mut self, reader: usize, bytes: usize) {
         self.readers[reader].takes = Some(bytes);
@@ -428,7 +471,7 @@ impl Book {
                 let mut identifiers: Vec<u32> = granted.iter().filter_map(|wish| wish.identifier).collect();
                 identifiers.sort_unstable();
                 r.pages[stream] = Some(Page::new(s.next, qos, identifiers));
-                if r.durable && qos > QoS::AtMostOnce {
+                if r.is_promised(qos) {
                     s.awaited_by.push(Party::Reader(reader));
                 }
             }
@@ -580,6 +623,14 @@ impl Book {
                 let text = || format!("reader {reader} got {} messages of {}", page.empties, s.topic);
                 (r.durable && page.empties > s.next - page.from).then(text)
             })
+        })
+    }
+
+    /// What a strict reader got too seldom or too often, when nothing more is to come.
+    pub(crate) fn unbalanced(&self) -> Option<String> {
+        self.readers.iter().enumerate().find_map(|(reader, r)| {
+            let what = self.streams.iter().enumerate().find_map(|(stream, s)| r.unbalanced(stream, s));
+            what.map(|what| format!("reader {reader}, who is strict, got {what}"))
         })
     }
 

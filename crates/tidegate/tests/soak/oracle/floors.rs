@@ -20,8 +20,8 @@ pub(crate) struct Bounds {
     pub(crate) climb: usize,
 }
 
-/// Cycles from which a climb can be told from chance. The first one is not among them: in it the program finds its size.
-const ENOUGH: usize = 4;
+/// Cycles from which a climb can be told from chance. The first one is not judged: in it the program finds its size.
+const ENOUGH: usize = 5;
 
 impl Floors {
     pub(crate) fn new(before: usize, bounds: Bounds) -> Self {
@@ -42,17 +42,18 @@ impl Floors {
         Err(format!("{} KiB are kept when everybody has gone, bound {} KiB", bytes >> 10, self.most() >> 10))
     }
 
-    /// Bytes for each cycle, by the median of all pairs of cycles: one that was odd does not count. `None`: too few cycles.
+    /// Bytes for each cycle, by the repeated median: for each cycle the median of the slopes to all others, and the median of
+    /// those. `None`: too few cycles.
+    ///
+    /// One odd floor among four neither makes a climb nor hides one, wherever it stands (up to half of them may be odd). The
+    /// median of all pairs bears fewer than three in ten: half of the pairs of four floors have the odd one in them.
     pub(crate) fn climb(&self) -> Option<f64> {
         let floors = self.floors.get(1..).filter(|floors| floors.len() + 1 >= ENOUGH)?;
-        let mut slopes: Vec<f64> = Vec::new();
-        for (at, early) in floors.iter().enumerate() {
-            for (later, late) in floors.iter().enumerate().skip(at + 1) {
-                slopes.push((*late as f64 - *early as f64) / (later - at) as f64);
-            }
-        }
-        slopes.sort_by(f64::total_cmp);
-        slopes.get(slopes.len() / 2).copied()
+        let slopes = |from: usize| {
+            let others = floors.iter().enumerate().filter(move |(at, _)| *at != from);
+            others.map(move |(at, floor)| (*floor as f64 - floors[from] as f64) / (at as f64 - from as f64))
+        };
+        median((0..floors.len()).filter_map(|from| median(slopes(from))))
     }
 
     /// Whether the floors are level. An error: they climb.
@@ -68,4 +69,13 @@ impl Floors {
             self.bounds.climb >> 10
         ))
     }
+}
+
+/// The middle one, or what lies between the middle two.
+fn median(numbers: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut numbers: Vec<f64> = numbers.collect();
+    numbers.sort_by(f64::total_cmp);
+    let low = numbers.get(numbers.len().checked_sub(1)? / 2)?;
+    let high = numbers.get(numbers.len() / 2)?;
+    Some(f64::midpoint(*low, *high))
 }

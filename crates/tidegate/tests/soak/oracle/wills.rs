@@ -10,6 +10,10 @@ type Connection = (usize, u32);
 pub(crate) enum Fate {
     /// The connection was accepted and is there: no will.
     Alive,
+    /// It is there as far as its client knows, but an earlier CONNECT of the client, given up before CONNACK, may still reach the
+    /// broker and take its place [MQTT-3.1.4-3]: then the will is due before the client sees its end, and instead of what its
+    /// good-bye says. Any other connection is closed by its client, which knows that before the broker does.
+    Contested,
     /// It ended without good-bye [MQTT-3.1.2-8].
     Due,
     /// It said good-bye [MQTT-3.1.2-10].
@@ -22,18 +26,14 @@ pub(crate) enum Fate {
 #[derive(Default)]
 pub(crate) struct Wills {
     fates: BTreeMap<Connection, (Fate, u32)>,
-    /// Its will came, and then it said good-bye.
-    wrong: Option<Connection>,
 }
 
 impl Wills {
     /// What became of a connection that has a will.
     pub(crate) fn set(&mut self, connection: Connection, fate: Fate) {
-        let (known, count) = self.fates.entry(connection).or_insert((fate, 0));
-        *known = fate;
-        if fate == Fate::Discarded && *count > 0 {
-            self.wrong.get_or_insert(connection);
-        }
+        let (known, _) = self.fates.entry(connection).or_insert((fate, 0));
+        let late = *known == Fate::Contested && fate == Fate::Discarded;
+        *known = if late { Fate::Unknown } else { fate };
     }
 
     /// The will of a connection arrived; an error: it must not.
@@ -46,19 +46,18 @@ impl Wills {
             Fate::Discarded => {
                 Err(format!("the will of {connection:?}, which said good-bye [MQTT-3.1.2-10]"))
             }
-            Fate::Alive | Fate::Due | Fate::Unknown if *count > 1 => {
+            Fate::Alive => Err(format!("the will of {connection:?}, which is connected [MQTT-3.1.2-8]")),
+            Fate::Contested | Fate::Due | Fate::Unknown if *count > 1 => {
                 Err(format!("the will of {connection:?} came twice"))
             }
-            // alive: its end may be known to the watcher before it is to the client, and is waited for
-            Fate::Alive | Fate::Due | Fate::Unknown => Ok(()),
+            Fate::Contested | Fate::Due | Fate::Unknown => Ok(()),
         }
     }
 
-    /// The first will that is still to come, or the first connection whose will came and that is still there.
+    /// The first will that is still to come, or the first connection whose will came and whose end is still to come.
     pub(crate) fn missing(&self) -> Option<String> {
-        let early = self.fates.iter().find(|(_, (fate, count))| *fate == Fate::Alive && *count > 0);
-        let early = early.map(|(connection, _)| connection);
-        if let Some(connection) = self.wrong.as_ref().or(early) {
+        let early = self.fates.iter().find(|(_, (fate, count))| *fate == Fate::Contested && *count > 0);
+        if let Some((connection, _)) = early {
             return Some(format!("the will of {connection:?} came while it was connected [MQTT-3.1.2-8]"));
         }
         let due = |(_, (fate, count)): &(_, &(Fate, u32))| *fate == Fate::Due && *count == 0;
