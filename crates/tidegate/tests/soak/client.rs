@@ -437,7 +437,10 @@ impl Client {
         self.asked = scene.now;
         self.dies = None;
         if self.habits.will {
-            scene.wills.set((self.number, self.connection), Fate::Discarded);
+            // before CONNACK nothing was said of the will, and an earlier CONNECT of its own may take its place
+            let open = !self.accepted && self.strays(scene.now);
+            let fate = if open { Fate::Unknown } else { Fate::Discarded };
+            scene.wills.set((self.number, self.connection), fate);
         }
     }
 

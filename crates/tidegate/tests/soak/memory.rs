@@ -20,8 +20,8 @@ use crate::oracle::floors::Bounds;
 use crate::passers;
 use crate::subject::{Doors, Metrics, ROUTES, usage};
 
-/// What may be kept by a program that knows its topics, and how it may grow.
-const WARM: Bounds = Bounds { kept: 8 << 20, climb: 256 << 10 };
+/// What may be kept by a program that knows its topics, and how it may grow: cycles of 20 s, one worker, differ by 10 KiB.
+const WARM: Bounds = Bounds { kept: 8 << 20, climb: 128 << 10 };
 /// The same of one that learns them, in a single cycle.
 const COLD: Bounds = Bounds { kept: 40 << 20, climb: 0 };
 /// Bytes that each worker keeps to use them again, when the rest of its buffers has ebbed away.
