@@ -299,6 +299,10 @@ impl Client {
         self.phase == Phase::Gone
     }
 
+    fn number_of_reader(&self) -> usize {
+        self.task.reader.unwrap_or_default()
+    }
+
     /// Messages that the broker has not acknowledged.
     pub(crate) fn unacknowledged(&self) -> usize {
         self.flights.len()
@@ -436,6 +440,10 @@ impl Client {
         self.phase = Phase::Leaving;
         self.asked = scene.now;
         self.dies = None;
+        if let Some(group) = self.task.group {
+            // the broker hears it, and deals anew what was not acknowledged, before the end of the connection comes back
+            scene.book.groups[group].departed(self.number_of_reader());
+        }
         if self.habits.will {
             // before CONNACK nothing was said of the will, and an earlier CONNECT of its own may take its place
             let open = !self.accepted && self.strays(scene.now);
@@ -470,7 +478,7 @@ impl Client {
             self.session = Known::Maybe;
         }
         if let Some(group) = self.task.group {
-            scene.book.groups[group].departed();
+            scene.book.groups[group].departed(self.number_of_reader());
         }
         for (_, stream, seq, epoch) in std::mem::take(&mut self.unsure) {
             if !in_order {

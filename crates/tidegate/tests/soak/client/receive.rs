@@ -217,7 +217,9 @@ impl Client {
                 "{letter:?} for a group with the identifiers {identifiers:?} [MQTT-3.3.4-3]"
             ));
         }
-        let arrival = Arrival { qos: publish.qos, dup: publish.dup, group, now, identifiers: &identifiers };
+        let open = self.strays(scene.now);
+        let arrival =
+            Arrival { qos: publish.qos, dup: publish.dup, group, open, now, identifiers: &identifiers };
         scene.book.received(reader, which, topic, arrival)
     }
 

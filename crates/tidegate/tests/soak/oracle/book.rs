@@ -321,6 +321,8 @@ pub(crate) struct Arrival<'a> {
     pub(crate) dup: bool,
     /// The group in whose place the reader got it.
     pub(crate) group: Option<usize>,
+    /// The reader's connection may be over before it knows.
+    pub(crate) open: bool,
     /// The epoch that is now.
     pub(crate) now: u32,
     /// Its Subscription Identifiers, in order.
@@ -542,7 +544,8 @@ impl Book {
             Err("before it was sent".to_owned())
         } else if let Some(group) = arrival.group {
             let again = s.again.contains(&seq);
-            let news = self.groups[group].received(stream, seq, s.qos, arrival.dup, again);
+            let signs = (arrival.dup, again, arrival.open);
+            let news = self.groups[group].received(reader, (stream, seq), s.qos, signs);
             news.map(|news| {
                 if news == News::First && !s.unsure.contains(&seq) && s.expires.is_none() {
                     self.groups_behind[group].settled(epoch);

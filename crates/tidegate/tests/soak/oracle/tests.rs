@@ -13,7 +13,7 @@ const Q1: QoS = QoS::AtLeastOnce;
 const Q2: QoS = QoS::ExactlyOnce;
 
 fn plain(qos: QoS) -> Arrival<'static> {
-    Arrival { qos, dup: false, group: None, now: 7, identifiers: &[] }
+    Arrival { qos, dup: false, group: None, open: false, now: 7, identifiers: &[] }
 }
 
 fn dropped(at_qos_0: u64, above: u64) -> Losses {
@@ -112,20 +112,32 @@ fn messages_without_payload_are_counted() {
 fn a_group_gets_each_message_once_and_at_all() {
     let mut book = Book::default();
     book.add_stream("g/1", Q1, Lengths::Small, true);
-    book.add_reader(true, &[]);
+    for _ in 0..3 {
+        book.add_reader(true, &[]);
+    }
     let group = book.add_group("s", "g/#", true, Q1);
     book.group_subscribed(group);
     book.send(0, 0);
     book.send(0, 0);
     let arrival = Arrival { group: Some(group), ..plain(Q1) };
-    let get = |book: &mut Book, seq| book.received(0, (0, seq, 0), "g/1", arrival);
-    get(&mut book, 2).unwrap();
+    let get = |book: &mut Book, reader, seq| book.received(reader, (0, seq, 0), "g/1", arrival);
+    get(&mut book, 0, 2).unwrap();
     assert!(book.incomplete(7).unwrap().contains("first 1"));
-    assert!(get(&mut book, 2).unwrap_err().contains("another member"));
-    book.groups[group].departed();
-    get(&mut book, 2).unwrap();
-    get(&mut book, 1).unwrap();
+    assert!(get(&mut book, 1, 2).unwrap_err().contains("another member"));
+    get(&mut book, 2, 1).unwrap();
     assert_eq!((book.incomplete(7), book.losses(7)), (None, dropped(0, 0)));
+    // only who had it makes room for another by going, and once
+    for _ in 0..2 {
+        book.send(0, 0);
+    }
+    get(&mut book, 0, 3).unwrap();
+    book.groups[group].departed(2);
+    assert!(get(&mut book, 2, 3).unwrap_err().contains("reader 0"));
+    book.groups[group].departed(2);
+    get(&mut book, 1, 3).unwrap();
+    assert!(get(&mut book, 2, 3).unwrap_err().contains("reader 1"));
+    book.received(0, (0, 4, 0), "g/1", Arrival { open: true, ..arrival }).unwrap();
+    get(&mut book, 1, 4).unwrap();
 }
 
 #[test]
