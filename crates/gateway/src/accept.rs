@@ -18,17 +18,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use mqtt::Version;
 use net::listener::{ACCEPT_PAUSE, AfterError, after_error};
 use net::proxy_protocol::{self, Header, Parsed, ReadError, TrustedProxies};
-use net::reactor::{Acceptor, Stream};
+use net::reactor::Stream;
 use runtime::metrics::PerWorker;
 use runtime::rate::SharedBucket;
 use tokio::task::{spawn_local, yield_now};
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use crate::accept::dispatch::{Sent, dispatch};
+use crate::accept::silent::{LEAST_TIMEOUT, Silent};
 use crate::access;
 use crate::config::ListenerConfig;
 use crate::error::{End, Refusal};
@@ -42,6 +43,7 @@ use crate::upstream::Upstream;
 use crate::worker::{Arriving, Worker, guarded};
 
 mod dispatch;
+pub(crate) mod silent;
 
 /// After a refusal with an answer: how long the client has to take it and close.
 const LINGER_TIME: Duration = Duration::from_secs(1);
@@ -159,12 +161,19 @@ impl Drop for Open {
     }
 }
 
+/// What accept(2) said, once it said something.
+type Accepted = Poll<io::Result<(OwnedFd, SocketAddr)>>;
+
 /// Accepts on one worker until it is aborted.
-pub(crate) async fn listen(worker: Rc<Worker>, listener: Arc<Listener>, acceptor: Acceptor) {
+pub(crate) async fn listen(
+    worker: Rc<Worker>,
+    listener: Arc<Listener>,
+    accept: impl Fn(&Context<'_>) -> Accepted,
+) {
     let mut begun: Vec<Journey> = Vec::new();
     let mut accepted: usize = 0;
     loop {
-        let next = poll_fn(|cx| match acceptor.poll_accept(cx) {
+        let next = poll_fn(|cx| match accept(cx) {
             // Those that came together go on together, when the last of them has begun.
             Poll::Pending if !begun.is_empty() => Poll::Ready(None),
             next => next.map(Some),
@@ -204,10 +213,10 @@ pub(crate) async fn listen(worker: Rc<Worker>, listener: Arc<Listener>, acceptor
 }
 
 /// A connection on its way to a server.
-type Journey = Pin<Box<dyn Future<Output = ()>>>;
+pub(crate) type Journey = Pin<Box<dyn Future<Output = ()>>>;
 
 /// A turn of a journey that has begun; the rest of it is a task's.
-fn go_on(mut journey: Journey) {
+pub(crate) fn go_on(mut journey: Journey) {
     let mut nobody = Context::from_waker(Waker::noop());
     if matches!(guarded(|| journey.as_mut().poll(&mut nobody)), Some(Poll::Pending)) {
         spawn_local(journey);
@@ -241,25 +250,65 @@ fn admit(worker: &Rc<Worker>, listener: &Arc<Listener>, fd: OwnedFd, from: Socke
         return refused(&Refusal::NoDescriptors);
     };
     let known = !bytes.is_empty();
+    let silent = Silent { stream, open, policy, from, since: now, in_time };
+    if known {
+        return set_out(worker, silent, bytes);
+    }
+    let policy = &silent.policy.config;
+    if policy.proxy_protocol || policy.preread_timeout < LEAST_TIMEOUT {
+        take_its_time(worker, silent);
+    } else {
+        worker.wait_for_a_word(silent);
+    }
+    None
+}
+
+/// A silent connection has an event: with its first bytes its journey begins. Given back is what is left of that.
+pub(crate) fn hear(worker: &Rc<Worker>, key: u32) -> Option<Journey> {
+    let mut bytes = Vec::new();
+    {
+        let quiet = worker.quiet.borrow();
+        let silent = quiet.get(key).filter(|silent| silent.stream.is_readable())?;
+        let mut buffer = worker.buffer.borrow_mut();
+        let room = silent.policy.config.preread_size.min(buffer.len());
+        let first = buffer.get_mut(..room).unwrap_or_default();
+        match silent.stream.recv(first) {
+            Ok(got) => bytes.extend_from_slice(first.get(..got).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+            // its journey finds it again, and ends there
+            Err(_) => {}
+        }
+    }
+    let silent = worker.quiet.borrow_mut().take(key)?;
+    set_out(worker, silent, bytes)
+}
+
+/// Begins a journey whose first bytes are there.
+fn set_out(worker: &Rc<Worker>, silent: Silent, bytes: Vec<u8>) -> Option<Journey> {
+    let mut journey: Journey = Box::pin(journey(worker, silent, bytes));
+    let mut nobody = Context::from_waker(Waker::noop());
+    let begun = guarded(|| journey.as_mut().poll(&mut nobody));
+    matches!(begun, Some(Poll::Pending)).then_some(journey)
+}
+
+/// Gives a connection the task and the timer to wait for its first bytes.
+pub(crate) fn take_its_time(worker: &Rc<Worker>, silent: Silent) {
+    spawn_local(journey(worker, silent, Vec::new()));
+}
+
+fn journey(worker: &Rc<Worker>, silent: Silent, bytes: Vec<u8>) -> impl Future<Output = ()> + use<> {
+    let Silent { stream, open, policy, from, since, in_time } = silent;
     let device = Device {
         stream,
         via: from,
         peer: from,
         destination: None,
         bytes,
-        since: now,
+        since,
         version: None,
         client_id: None,
     };
-    let journey = serve(worker.arrive(), open, policy, device, in_time);
-    if !known {
-        spawn_local(journey);
-        return None;
-    }
-    let mut journey: Journey = Box::pin(journey);
-    let mut nobody = Context::from_waker(Waker::noop());
-    let begun = guarded(|| journey.as_mut().poll(&mut nobody));
-    matches!(begun, Some(Poll::Pending)).then_some(journey)
+    serve(worker.arrive(), open, policy, device, in_time)
 }
 
 /// Puts an accepted connection into the reactor, with the bytes that came before it was accepted.
@@ -310,8 +359,9 @@ fn serve(
             let mut names = arrive(&worker, &policy, &mut open, &mut device).await?;
             loop {
                 // A reload may have come meanwhile. What holds now sends it on: servers of before take no more connections.
-                let latest = open.listener.policy.load_full();
-                if !Arc::ptr_eq(&policy, &latest) {
+                let latest = open.listener.policy.load();
+                let latest = (!Arc::ptr_eq(&policy, &latest)).then(|| Guard::into_inner(latest));
+                if let Some(latest) = latest {
                     policy = latest;
                     names = Box::pin(within(&policy, read_names(&worker, &policy, &mut device))).await?;
                 }
@@ -336,7 +386,7 @@ fn serve(
     }
 }
 
-/// Reads until it is known who the device is.
+/// Finds out who the device is.
 async fn arrive(
     worker: &Worker,
     policy: &Policy,
@@ -348,6 +398,18 @@ async fn arrive(
     {
         return Ok(names);
     }
+    // boxed: most have said who they are when their journey begins, and every one would carry the timer
+    Box::pin(ask(worker, policy, open, device)).await
+}
+
+/// Reads until it is known who the device is, within the time it has since it came.
+async fn ask(
+    worker: &Worker,
+    policy: &Policy,
+    open: &mut Open,
+    device: &mut Device,
+) -> Result<OwnNames, Refusal> {
+    let end = device.since + policy.config.preread_timeout;
     let reading = async {
         let trusted = policy.config.proxy_protocol && policy.trusted.allows(device.via.ip());
         if trusted {
@@ -367,11 +429,10 @@ async fn arrive(
         }
         Ok(names)
     };
-    // boxed: most have said who they are when they are accepted, and every one would carry the timer
-    Box::pin(within(policy, reading)).await
+    timeout_at(end.into(), reading).await.unwrap_or(Err(Refusal::PrereadTimeout))
 }
 
-/// Ends what takes longer than a device may take to say who it is.
+/// Ends what takes longer, from now on, than a device may take to say who it is.
 async fn within<T>(policy: &Policy, reading: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
     timeout(policy.config.preread_timeout, reading).await.unwrap_or(Err(Refusal::PrereadTimeout))
 }
@@ -523,15 +584,4 @@ async fn answer_and_close(worker: &Worker, stream: &Stream, answer: &[u8]) -> io
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Of a flood of devices that have no server yet, each costs this and the bytes it sent.
-    #[test]
-    fn a_connection_on_its_way_is_small() {
-        fn future<F: Future>(_: impl FnOnce(Arriving, Open, Arc<Policy>, Device, bool) -> F) -> usize {
-            size_of::<F>()
-        }
-        assert!(future(serve) <= 1_400, "{}", future(serve));
-    }
-}
+mod tests;

@@ -148,6 +148,11 @@ impl Relay {
         Self { client, server, up, down, first: None, key }
     }
 
+    /// Closes the server's socket, and gives back the client's.
+    pub(crate) fn into_client(self) -> Stream {
+        self.client
+    }
+
     /// It has lived for a while: from now on the kernel asks both peers, when they are silent, whether they are there.
     pub(crate) fn keep_alive(&self) {
         for stream in [&self.client, &self.server] {
@@ -424,12 +429,19 @@ fn is_disconnect(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
+    use std::future::poll_fn;
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::time::Duration;
 
     use net::reactor::Reactor;
+    use runtime::clock::Clock;
+    use runtime::events::Events;
+    use runtime::workers::WorkerId;
     use socket2::SockRef;
 
     use super::*;
+    use crate::session_log::Log;
 
     /// A socket of the reactor, and its peer.
     fn socket(reactor: &Reactor) -> (Stream, TcpStream) {
@@ -463,6 +475,33 @@ mod tests {
         second.up.keep(b"kept");
         assert!(second.up.flush(&second.server).is_ready());
         assert_eq!(options(&second.server), (true, false));
+    }
+
+    /// What is announced to be followed at once the kernel holds back, for a fifth of a second where nothing follows.
+    #[tokio::test]
+    async fn last_words_to_a_side_that_hears_no_end_behind_them_leave_at_once() {
+        let clock = Clock::system();
+        let (events, log) = (Events::new(clock.clone(), 10), Log::new(clock.clone()));
+        let shutdown = runtime::lifecycle::Shutdown::new();
+        let worker = Worker::new(WorkerId(0), clock.clone(), events, log, shutdown, 0, 0).unwrap();
+        let mut waits = Vec::new();
+        // A busy machine may be late for once, the kernel holds them back every time.
+        for _ in 0..10 {
+            let ((client, mut device), (server, mut peer)) =
+                (socket(&worker.reactor), socket(&worker.reactor));
+            let mut up = Relay::new(client, server, 0, Speaks::Mqtt);
+            device.write_all(b"bye").unwrap();
+            device.shutdown(Shutdown::Write).unwrap();
+            while !up.client.has_ended() {
+                poll_fn(|cx| worker.reactor.poll_turn(cx, &mut Vec::new())).await.unwrap();
+            }
+            let began = clock.now();
+            let step = up.up.copy(&up.client, &up.server, State::Closed, &worker);
+            assert!(matches!((step, up.up.state), (Ok(Step::Moved(3)), State::Closing)));
+            peer.read_exact(&mut [0; 3]).unwrap();
+            waits.push(clock.now() - began);
+        }
+        assert!(waits.iter().any(|wait| *wait < Duration::from_millis(150)), "{waits:?}");
     }
 
     #[test]

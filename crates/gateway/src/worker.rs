@@ -31,6 +31,7 @@ use slab::Slab;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{AbortHandle, spawn_local};
 
+use crate::accept::silent::{Quiet, Silent};
 use crate::accept::{self, Listener};
 use crate::error::End;
 use crate::session_log::{self, Id, Log, Session, Words};
@@ -86,6 +87,10 @@ pub(crate) struct Worker {
     again: RefCell<Vec<u32>>,
     /// Those that have no keep-alive yet.
     young: RefCell<Young>,
+    /// Connections that have said nothing yet.
+    pub(crate) quiet: RefCell<Quiet>,
+    /// Those that are over in this turn; kept for its memory only.
+    over: RefCell<Vec<(Rc<Session>, End)>>,
     /// Of the task that turns the reactor.
     turner: RefCell<Option<Waker>>,
     random: RefCell<fastrand::Rng>,
@@ -132,7 +137,9 @@ impl Worker {
             reactor: Reactor::new()?,
             relays: RefCell::default(),
             again: RefCell::default(),
-            young: RefCell::default(),
+            young: RefCell::new(Young::new(NEW_FOR)),
+            quiet: RefCell::new(Quiet::new()),
+            over: RefCell::default(),
             turner: RefCell::default(),
             random: RefCell::new(fastrand::Rng::with_seed(seed)),
             boot,
@@ -178,7 +185,7 @@ impl Worker {
     }
 
     /// Turns the reactor: serves the connections that have something to do.
-    fn turn(&self, cx: &mut Context<'_>) -> Poll<()> {
+    fn turn(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut turner = self.turner.borrow_mut();
         if turner.as_ref().is_none_or(|known| !known.will_wake(cx.waker())) {
             *turner = Some(cx.waker().clone());
@@ -186,9 +193,7 @@ impl Worker {
         drop(turner);
         let mut due = self.again.take();
         for _ in 0..TURNS {
-            for key in due.drain(..) {
-                self.serve(key);
-            }
+            self.serve_all(&mut due);
             match self.reactor.poll_turn(cx, &mut due) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {
@@ -211,7 +216,7 @@ impl Worker {
 
     /// Without events no connection of this worker moves: they end, so that their devices come again, and the process stops
     /// in order, so that whoever started it starts it anew.
-    fn give_up(&self, error: &io::Error) {
+    fn give_up(self: &Rc<Self>, error: &io::Error) {
         tracing::error!(%error, "a worker can't wait for its connections any more, the process stops");
         self.stop();
         let sessions: Vec<_> = self.sessions.borrow().iter().map(|listed| Rc::clone(&listed.0)).collect();
@@ -219,24 +224,46 @@ impl Worker {
         self.shutdown.begin("a worker of the gateway can't wait for its connections");
     }
 
-    /// One turn of one connection.
-    fn serve(&self, key: u32) {
-        let Some(session) = self.relays.borrow().get(key as usize).map(Rc::clone) else { return };
+    /// One turn of each. Those that are over end together, and those that begin send their first bytes together: whom they
+    /// talk to on this machine wakes up once for all of them.
+    fn serve_all(self: &Rc<Self>, due: &mut Vec<u32>) {
+        let mut over = self.over.take();
+        let mut begun = Vec::new();
+        for key in due.drain(..) {
+            if Quiet::has(key) {
+                begun.extend(accept::hear(self, key));
+            } else {
+                over.extend(self.serve(key));
+            }
+        }
+        begun.into_iter().for_each(accept::go_on);
+        self.end_together(&mut over);
+        *self.over.borrow_mut() = over;
+    }
+
+    /// One turn of one connection. Given back: it is over, and its caller ends it.
+    fn serve(&self, key: u32) -> Option<(Rc<Session>, End)> {
+        let session = self.relays.borrow().get(key as usize).map(Rc::clone)?;
+        if session.end.get().is_some() {
+            return None; // it was over before in this turn
+        }
         let turn = guarded(|| match session.relay.borrow_mut().as_mut() {
             Some(relay) => relay.turn(&session, self),
             None => Turn::Waits,
         });
         match turn {
-            Some(Turn::Waits) => {}
+            Some(Turn::Waits) => None,
             Some(Turn::Again) => {
                 self.again.borrow_mut().push(key);
                 if let Some(turner) = &*self.turner.borrow() {
                     after_the_others(turner);
                 }
+                None
             }
-            Some(Turn::Over(end)) => self.end(&session, end),
-            None => self.end(&session, End::Shutdown),
+            Some(Turn::Over(end)) => Some((session, end)),
+            None => Some((session, End::Shutdown)),
         }
+        .inspect(|(session, end)| session.end.set(Some(*end)))
     }
 
     /// Moves the bytes of a session that was entered, from now on.
@@ -252,7 +279,29 @@ impl Worker {
         self.young.borrow_mut().push(now, Newcomer { key, sequence: session.id.sequence });
         self.grow_up(now, GROW_UP_EACH);
         // What came until now was told to the journey.
-        self.serve(key);
+        if let Some((session, end)) = self.serve(key) {
+            self.end(&session, end);
+        }
+    }
+
+    /// Waits for a connection's first bytes without a task.
+    pub(crate) fn wait_for_a_word(self: &Rc<Self>, silent: Silent) {
+        let now = silent.since;
+        if self.quiet.borrow().is_empty() {
+            self.armed.notify_one();
+        }
+        self.quiet.borrow_mut().insert(silent);
+        self.lose_patience(now, LOSE_PATIENCE_EACH);
+    }
+
+    /// Gives those that were silent for too long a task and a timer: looks at so many at most.
+    fn lose_patience(self: &Rc<Self>, now: Instant, most: usize) {
+        for _ in 0..most {
+            let Some(oldest) = self.quiet.borrow_mut().oldest(now) else { return };
+            if let Some(silent) = oldest {
+                accept::take_its_time(self, silent);
+            }
+        }
     }
 
     /// Looks after at most so many of the connections that are not new any more.
@@ -275,7 +324,28 @@ impl Worker {
         // The sockets close before anybody hears of it.
         drop(relay);
         session.end.set(Some(end));
-        self.leave(session);
+        self.leave(session, self.clock.now());
+    }
+
+    /// As [`Worker::end`] for each: first all servers' sockets close, then all clients', then it is told.
+    fn end_together(&self, over: &mut Vec<(Rc<Session>, End)>) {
+        over.retain(|(session, _)| session.relay.borrow().is_some());
+        let clients: Vec<_> = over.iter().filter_map(|(session, _)| self.hang_up(session)).collect();
+        if over.is_empty() {
+            return;
+        }
+        drop(clients);
+        let now = self.clock.now();
+        for (session, _) in over.drain(..) {
+            self.leave(&session, now);
+        }
+    }
+
+    /// Closes the server's socket, and gives back the client's.
+    fn hang_up(&self, session: &Session) -> Option<Stream> {
+        let relay = session.relay.take()?;
+        self.relays.borrow_mut().try_remove(relay.key as usize);
+        Some(relay.into_client())
     }
 
     fn end_all(&self, sessions: &[Rc<Session>], end: End) {
@@ -328,7 +398,9 @@ impl Worker {
         match Acceptor::new(&self.reactor, socket) {
             Ok(acceptor) => {
                 let number = listener.number;
-                let acceptor = spawn_local(accept::listen(Rc::clone(self), listener, acceptor));
+                let acceptor = spawn_local(accept::listen(Rc::clone(self), listener, move |cx| {
+                    acceptor.poll_accept(cx)
+                }));
                 self.acceptors.borrow_mut().insert(number, acceptor.abort_handle());
             }
             Err(error) => {
@@ -337,8 +409,12 @@ impl Worker {
         }
     }
 
-    fn stop(&self) {
+    fn stop(self: &Rc<Self>) {
         self.stopping.set(true);
+        let silent = self.quiet.borrow_mut().take_all();
+        for silent in silent {
+            accept::take_its_time(self, silent); // which tells it so
+        }
         for (_, acceptor) in self.acceptors.borrow_mut().drain() {
             acceptor.abort();
         }
@@ -387,14 +463,14 @@ impl Worker {
     }
 
     /// A connection ended: counts it, writes it down, forgets it.
-    pub(crate) fn leave(&self, session: &Rc<Session>) {
+    fn leave(&self, session: &Rc<Session>, now: Instant) {
         let end = session.end.get().unwrap_or(End::Shutdown);
         if let Some(ended) =
             session.listener().stats.get(self.id).and_then(|stats| stats.ended.get(end.index()))
         {
             ended.inc();
         }
-        session_log::ended(&self.events, &self.words, &self.log, session, end, self.clock.now());
+        session_log::ended(&self.events, &self.words, &self.log, session, end, now);
         if matches!(end, End::ServerClosed | End::ServerFailed) && session.bytes_out.get() == 0 {
             let server = &session.to.slot.server;
             let error = server.mute();
@@ -435,10 +511,16 @@ impl Worker {
         loop {
             let next = {
                 let wheel = self.wheel.borrow();
-                let wanted =
-                    !wheel.is_empty() || !self.halves.borrow().is_empty() || !self.young.borrow().is_empty();
+                let wanted = !wheel.is_empty()
+                    || !self.halves.borrow().is_empty()
+                    || !self.young.borrow().is_empty()
+                    || !self.quiet.borrow().is_empty();
                 wanted.then(|| wheel.next_tick())
             };
+            if self.quiet.borrow().is_due(self.clock.now()) {
+                // more than fit into one tick's share
+                return tokio::task::yield_now().await;
+            }
             match next {
                 Some(next) => return tokio::time::sleep_until(next.into()).await,
                 None => self.armed.notified().await,
@@ -446,7 +528,7 @@ impl Worker {
         }
     }
 
-    fn fire(&self) {
+    fn fire(self: &Rc<Self>) {
         let now = self.clock.now();
         let mut fired = Vec::new();
         self.wheel.borrow_mut().advance(now, &mut fired);
@@ -462,10 +544,11 @@ impl Worker {
         let halves: Vec<_> = self.halves.borrow().values().filter(over).cloned().collect();
         self.end_all(&halves, End::HalfClosed);
         self.grow_up(now, GROW_UP_TICK);
+        self.lose_patience(now, LOSE_PATIENCE_TICK);
     }
 
     fn tell_if_empty(&self) {
-        if self.arriving.get() == 0 && self.sessions.borrow().is_empty() {
+        if self.arriving.get() == 0 && self.sessions.borrow().is_empty() && self.quiet.borrow().is_empty() {
             for empty in self.empty.borrow_mut().drain(..) {
                 let _ = empty.send(());
             }
@@ -619,10 +702,17 @@ impl Ord for Listed {
     }
 }
 
+/// From this age on a connection is one that stays. Far below the silence after which the kernel asks a peer whether it is
+/// there, which is what waits for it.
+const NEW_FOR: Duration = Duration::from_secs(10);
 /// Connections that are looked after with each that comes, once they are not new any more ...
 const GROW_UP_EACH: usize = 4;
 /// ... and with each tick: half a millisecond.
 const GROW_UP_TICK: usize = 1_024;
+/// Silent connections that are looked at with each that comes ...
+const LOSE_PATIENCE_EACH: usize = 2;
+/// ... and with each tick, after which others have their turn.
+const LOSE_PATIENCE_TICK: usize = 256;
 /// Batches of events in a row, before other tasks have their turn.
 const TURNS: usize = 4;
 

@@ -1,11 +1,14 @@
-//! A stream means the same however the network cuts it, and whether a message takes the short way or the long one.
+//! A stream means the same however the network cuts it, whether a message takes the short way or the long one, and whether
+//! its connection has to pause with half a packet in its hands.
 
 use mqtt::codec::encode::encode;
 use mqtt::packet::{Packet, Publish, PublishProperties};
 use mqtt::{QoS, Version};
 use proptest::prelude::*;
+use runtime::rate::Rate;
 
 use super::rig::*;
+use crate::config::BrokerConfig;
 use crate::sim::world::World;
 
 /// Topic, QoS, bytes of payload, whether it has properties, whether it is repeated.
@@ -75,8 +78,12 @@ proptest! {
         list in prop::collection::vec(written(), 1..12),
         cuts in prop::collection::vec(prop_oneof![1_usize..8, 1_usize..70_000], 1..40),
         publisher_version in prop_oneof![Just(Version::V311), Just(Version::V5)],
+        pauses in any::<bool>(),
     ) {
-        let mut w = world(1);
+        let mut config = BrokerConfig::default();
+        // one at once, and each behind it after a pause
+        config.listeners[0].rates.messages = pauses.then(|| Rate::per_second(1.0));
+        let mut w = World::new(1, 1, config);
         let new = subscriber(&mut w, 0, "new", Version::V5);
         let old = subscriber(&mut w, 0, "old", Version::V311);
         let from = mqtt::packet::Connect { version: publisher_version, ..connect("from", true, 0) };
@@ -99,6 +106,9 @@ proptest! {
         w.write(from.link, rest);
         w.run();
         let (worker, id) = w.conn_id(from.link);
+        let paused = w.workers[worker].metrics.throttles.iter().map(|count| count.get()).sum::<u64>();
+        prop_assert_eq!(paused > 0, pauses && list.len() > 1, "{} pauses", paused);
+        w.advance(seconds(2 * list.len() as u64));
         prop_assert!(w.workers[worker].conn(id).unwrap().tail.is_none(), "an idle connection keeps no buffer");
         prop_assert_eq!(seen(new.read(&mut w)), expected.clone());
         let plain: Vec<_> = expected.into_iter().map(|(topic, qos, payload, _, odd)| (topic, qos, payload, None, odd)).collect();

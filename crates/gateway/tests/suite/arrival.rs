@@ -68,12 +68,81 @@ async fn who_says_nothing_is_gone_after_the_preread_timeout() {
     running.metric(&format!("tidegate_gateway_connections{{listener=\"tcp://{address}\"}} 0")).await;
 }
 
+/// So much time that for the first second it is waited for without a timer of its own.
+#[tokio::test]
+async fn a_long_preread_timeout_counts_from_the_first_moment_too() {
+    let broker = Broker::start().await;
+    let running = Running::start(&config("preread_timeout = \"4s\"", "", &[broker.address]));
+    let clock = runtime::clock::Clock::system();
+    let began = clock.now();
+    let mut silent = device(running.address(), b"").await;
+    expect_end(&mut silent, b"").await;
+    assert!(clock.now() - began >= std::time::Duration::from_secs(4));
+    running.refused("preread_timeout").await;
+    open(&running, 0).await;
+}
+
+/// Waits until the listener has so many connections.
+async fn open(running: &Running, count: usize) {
+    let address = running.address();
+    running.metric(&format!("tidegate_gateway_connections{{listener=\"tcp://{address}\"}} {count}")).await;
+}
+
 #[tokio::test]
 async fn who_leaves_before_a_word_is_counted() {
     let broker = Broker::start().await;
     let running = Running::start(&config("", "", &[broker.address]));
     drop(device(running.address(), b"\x10").await);
     running.refused("closed_early").await;
+    open(&running, 0).await;
+    let silent = device(running.address(), b"").await;
+    open(&running, 1).await;
+    drop(silent);
+    open(&running, 0).await;
+    let refused =
+        |event: &Event| matches!(event, Event::GatewayRefused { reason, .. } if **reason == *"closed_early");
+    eventually(|| (running.count(refused) == 2).then_some(())).await;
+}
+
+/// Devices that speak when they were let in long ago, all in the same moment, and say good-bye together.
+#[tokio::test]
+async fn who_was_silent_gets_through_and_everybody_ends_for_himself() {
+    let broker = Broker::start().await;
+    let running = Running::start(&config("", "", &[broker.address]));
+    let mut devices = Vec::new();
+    for _ in 0..50 {
+        devices.push(device(running.address(), b"").await);
+    }
+    open(&running, 50).await;
+    for (number, device) in devices.iter_mut().enumerate() {
+        device.write_all(&hello(&format!("car{number}")).bytes()).await.unwrap();
+    }
+    let mut servers = Vec::new();
+    for _ in 0..50 {
+        servers.push(broker.accept().await);
+    }
+    for mut device in devices {
+        device.write_all(&[0xE0, 0]).await.unwrap();
+    }
+    open(&running, 0).await;
+    let ended = |event: &Event| matches!(event, Event::GatewayDisconnected { reason, .. } if **reason == *"client_closed");
+    eventually(|| (running.count(ended) == 50).then_some(())).await;
+    for server in &mut servers {
+        let mut got = Vec::new();
+        soon(tokio::io::AsyncReadExt::read_to_end(server, &mut got)).await.unwrap();
+        assert!(got.starts_with(&[0x10]) && got.ends_with(&[0xE0, 0]), "{got:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_stop_ends_who_has_said_nothing() {
+    let broker = Broker::start().await;
+    let running = Running::start(&config("", "", &[broker.address]));
+    let mut silent = device(running.address(), b"").await;
+    open(&running, 1).await;
+    assert_eq!(soon(running.gateway.stop(runtime::clock::Clock::system().now() + DEADLINE)).await, 0);
+    expect_end(&mut silent, b"").await;
+    running.refused("shutting_down").await;
 }
 
 #[tokio::test]

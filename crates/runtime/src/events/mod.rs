@@ -59,10 +59,13 @@ struct Ring {
 impl Events {
     /// An empty memory for `capacity` records (at least one).
     pub fn new(clock: Clock, capacity: usize) -> Self {
+        let capacity = capacity.max(1);
+        // All of it at once: untouched memory costs nothing, and a ring that grows would be copied each time it doubles.
+        let records = VecDeque::with_capacity(capacity);
         Self(Arc::new(Inner {
             clock,
-            capacity: capacity.max(1),
-            ring: Mutex::default(),
+            capacity,
+            ring: Mutex::new(Ring { last_seq: 0, records }),
             counts: [const { AtomicU64::new(0) }; EventType::ALL.len()],
         }))
     }
