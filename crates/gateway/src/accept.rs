@@ -117,6 +117,16 @@ impl Listener {
         Some(Open { listener: Arc::clone(self), address: None })
     }
 
+    /// Puts the latest policy in the place of this one; `false`: it is the latest.
+    fn renew(&self, policy: &mut Arc<Policy>) -> bool {
+        let latest = self.policy.load();
+        let changed = !Arc::ptr_eq(policy, &latest);
+        if changed {
+            *policy = Guard::into_inner(latest);
+        }
+        changed
+    }
+
     /// Whether this refusal is to be told of: one that can come in floods is now and then.
     fn tells(&self, refusal: &Refusal, now: u64) -> bool {
         !refusal.floods() || self.reports.get(refusal.index()).is_some_and(|reports| reports.now(now))
@@ -359,10 +369,7 @@ fn serve(
             let mut names = arrive(&worker, &policy, &mut open, &mut device).await?;
             loop {
                 // A reload may have come meanwhile. What holds now sends it on: servers of before take no more connections.
-                let latest = open.listener.policy.load();
-                let latest = (!Arc::ptr_eq(&policy, &latest)).then(|| Guard::into_inner(latest));
-                if let Some(latest) = latest {
-                    policy = latest;
+                if open.listener.renew(&mut policy) {
                     names = Box::pin(within(&policy, read_names(&worker, &policy, &mut device))).await?;
                 }
                 if !in_time {
