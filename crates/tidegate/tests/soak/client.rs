@@ -17,7 +17,7 @@ use mqtt::packet::{Disconnect, DisconnectProperties, Packet};
 use mqtt::{PacketId, QoS, ReasonCode, Version};
 
 use crate::link::Link;
-use crate::oracle::book::{Book, Wish};
+use crate::oracle::book::{Book, SECOND, Wish};
 use crate::oracle::letter::Paper;
 use crate::oracle::retained::{Shelf, View};
 use crate::oracle::wills::{Fate, Wills};
@@ -31,10 +31,13 @@ const ENOUGH: usize = 128 * 1024;
 const AT_ONCE: usize = 32;
 /// Reads of one client in one go.
 const READS: usize = 4;
-/// How long a CONNECT may wait until the broker looks at it.
-const STRAYS: Duration = Duration::from_secs(5);
+/// How long a CONNECT may wait until the broker looks at it: where a worker without optimisation shares its core with floods and a
+/// compiler, more than five seconds were seen.
+const STRAYS: Duration = Duration::from_secs(20);
 /// Packet identifiers from here on are for SUBSCRIBE.
 const SUBSCRIBES: u16 = u16::MAX - 8;
+/// How long an epoch is: the time of sending is known to this.
+const EPOCH: Duration = Duration::from_millis(1000 / SECOND as u64);
 /// Where wills are published.
 const WILLS: &str = "w/";
 
@@ -46,6 +49,7 @@ pub(crate) struct Scene {
     pub(crate) paper: Paper,
     pub(crate) rng: Rng,
     pub(crate) now: Instant,
+    pub(crate) begun: Instant,
     /// Number of the stretch of time that is now.
     pub(crate) epoch: u32,
     pub(crate) act: Act,
@@ -242,6 +246,14 @@ fn packet_id(id: u16) -> PacketId {
 
 fn within(rng: &mut Rng, (from, to): (u64, u64)) -> Duration {
     Duration::from_millis(rng.u64(from..=to))
+}
+
+impl Scene {
+    /// The stretch of time in which a moment lies.
+    pub(crate) fn epoch_of(&self, moment: Instant) -> u32 {
+        let epochs = moment.saturating_duration_since(self.begun).as_nanos() / EPOCH.as_nanos();
+        u32::try_from(epochs).unwrap_or(u32::MAX)
+    }
 }
 
 impl Client {

@@ -13,15 +13,13 @@ use crate::client::{Act, Client, Ghost, Scene, Tally};
 use crate::crew;
 use crate::harness::wait::now;
 use crate::link::{self, Came};
-use crate::oracle::book::{Losses, SECOND};
+use crate::oracle::book::Losses;
 use crate::oracle::letter::Paper;
 use crate::oracle::wills::Wills;
 use crate::subject::{self, Doors, Limits};
 
 /// Tokens of epoll are a serial number times this plus the client's number.
 pub(crate) const CLIENTS: u64 = 4096;
-/// How long an epoch is: the time of sending is known to this.
-const EPOCH: Duration = Duration::from_millis(1000 / SECOND as u64);
 /// Between two looks at what time brings.
 const TICK: Duration = Duration::from_millis(1);
 /// Between two looks at the accounts.
@@ -78,7 +76,6 @@ pub(crate) struct World {
     ghosts: HashMap<u64, Ghost>,
     /// Bytes sent to the log until the end of each epoch.
     logged: Vec<u64>,
-    begun: Instant,
     ticked: Instant,
     heard: Instant,
     limits: Limits,
@@ -97,6 +94,7 @@ impl World {
             paper: Paper::new(),
             rng,
             now,
+            begun: now,
             epoch: 0,
             act: Act::Gathering,
             throttled: false,
@@ -110,17 +108,7 @@ impl World {
             tally: Tally::default(),
         };
         let (ghosts, throttled) = (HashMap::new(), Duration::ZERO);
-        Self {
-            clients,
-            scene,
-            ghosts,
-            logged: Vec::new(),
-            begun: now,
-            ticked: now,
-            heard: now,
-            limits,
-            throttled,
-        }
+        Self { clients, scene, ghosts, logged: Vec::new(), ticked: now, heard: now, limits, throttled }
     }
 
     /// How many take part.
@@ -272,8 +260,7 @@ impl World {
     fn see_time(&mut self) {
         let before = self.scene.now;
         self.scene.now = now();
-        let epochs = self.scene.now.saturating_duration_since(self.begun).as_nanos() / EPOCH.as_nanos();
-        self.scene.epoch = u32::try_from(epochs).unwrap_or(u32::MAX);
+        self.scene.epoch = self.scene.epoch_of(self.scene.now);
         self.logged.resize(self.scene.epoch as usize + 1, self.scene.logged);
         if self.scene.throttled {
             self.throttled += self.scene.now.saturating_duration_since(before);
