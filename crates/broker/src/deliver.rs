@@ -28,7 +28,7 @@ pub(crate) struct Form<'a> {
 
 impl<'a> Form<'a> {
     /// The packet of this receiver, sent now for the first time.
-    const fn hop(&self, version: Version, left: Left, packet_id: Option<PacketId>) -> Hop<'a> {
+    pub(crate) const fn hop(&self, version: Version, left: Left, packet_id: Option<PacketId>) -> Hop<'a> {
         let expiry = match left {
             Left::Seconds(seconds) => Some(seconds),
             Left::AsSent | Left::Expired => None,

@@ -39,6 +39,7 @@ mod registry;
 mod replay;
 mod retained;
 mod router;
+mod run;
 mod session;
 mod session_store;
 mod share;

@@ -14,7 +14,7 @@ use mqtt::{PacketId, QoS, ReasonCode};
 
 use crate::connection::{AckKind, AckRef, ConnId, PendingAck};
 use crate::delayed;
-use crate::message::{View, expiry_of};
+use crate::message::{Message, View, expiry_of};
 use crate::metrics::Drop;
 use crate::refusal::Refusal;
 use crate::session::Incoming;
@@ -114,7 +114,7 @@ impl Worker {
         Ok(())
     }
 
-    fn judge_publish(&self, publish: &Publish<'_>) -> Option<Refusal> {
+    pub(crate) fn judge_publish(&self, publish: &Publish<'_>) -> Option<Refusal> {
         let topic = match delayed::parse(&publish.topic) {
             None => &*publish.topic,
             Some(Ok(later)) if later.due(self.now.unix_ms).is_some() => {
@@ -288,18 +288,22 @@ impl Worker {
             if part.worker == self.id {
                 self.deliver_hits(view, &part.hits, &mut owned);
             } else if part.hits.iter().any(|hit| !hit.is_logged(publish.qos)) {
-                let to = usize::from(part.worker);
-                self.outgoing[to].push(view, &mut owned);
-                if self.outgoing[to].is_large() {
-                    self.hand_over(to);
-                }
-                self.wake_flush();
+                self.pass_on(usize::from(part.worker), view, &mut owned);
             }
         }
         if !routes.groups.is_empty() {
             done.matched |= self.share_out(&routes, view, &mut owned);
         }
         done
+    }
+
+    /// Gives a message to another worker, for its clients that get it directly.
+    pub(crate) fn pass_on(&mut self, to: usize, view: View<'_>, owned: &mut Option<Arc<Message>>) {
+        self.outgoing[to].push(view, owned);
+        if self.outgoing[to].is_large() {
+            self.hand_over(to);
+        }
+        self.wake_flush();
     }
 
     /// Keeps a retained message, or forgets one [MQTT-3.3.1-5], [MQTT-3.3.1-6]. It is submitted before the routes are looked up:

@@ -13,6 +13,7 @@ mod properties;
 mod protocol;
 mod retained;
 mod rig;
+mod run;
 mod shared;
 mod shared_durable;
 mod system;

@@ -635,6 +635,8 @@ impl Worker {
     fn process(&mut self, id: ConnId, input: &[u8]) -> usize {
         let mut used = 0;
         let mut known = self.routes.last_topic();
+        // until another topic comes; that it was not so once is not found out again for each message
+        let mut in_runs = true;
         loop {
             let Some(conn) = self.conn(id) else { return input.len() };
             if conn.closing {
@@ -662,10 +664,21 @@ impl Worker {
             if conn.is_connected()
                 && let Some((packet, len)) = plain(rest, version, max, &known)
             {
-                used += len;
-                self.plain_packet(id, &packet);
+                let run = match &packet {
+                    Plain::Publish(first) if in_runs => first.run(rest, max),
+                    _ => None,
+                };
+                in_runs &= run.is_none_or(|run| self.take_run(id, &run));
+                used += match run.filter(|_| in_runs) {
+                    Some(run) => run.as_bytes().len(),
+                    None => {
+                        self.plain_packet(id, &packet);
+                        len
+                    }
+                };
                 if !self.routes.is_last_topic(&known) {
                     known = self.routes.last_topic();
+                    in_runs = true;
                 }
                 continue;
             }

@@ -23,6 +23,10 @@ pub(crate) const ROWS: &[Row] = &[
     Row { name: "deliver/q0_to_1_batch", run: || play(&Case { batch: 100, ..Q0 }) },
     Row { name: "deliver/q0_to_1_batch_of_one_topic", run: || play(&Case { batch: 100, topics: 1, ..Q0 }) },
     Row { name: "deliver/q0_to_10_batch", run: || play(&Case { receivers: 10, batch: 100, ..Q0 }) },
+    Row {
+        name: "deliver/q0_to_100_batch_of_one_topic",
+        run: || play(&Case { receivers: 100, batch: 40, topics: 1, ..Q0 }),
+    },
     Row { name: "deliver/q0_4k_to_10", run: || play(&Case { receivers: 10, payload: 4_096, ..Q0 }) },
     Row {
         name: "deliver/q0_v5_properties_to_10",

@@ -10,6 +10,7 @@ mod peek;
 pub mod plain;
 mod properties;
 mod reader;
+pub mod run;
 pub(crate) mod section;
 mod template;
 mod varint;

@@ -69,18 +69,18 @@ impl Hop<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlainPublish<'a> {
     /// The whole packet.
-    bytes: &'a [u8],
+    pub(super) bytes: &'a [u8],
     /// Bytes of the fixed header.
-    head: usize,
-    v5: bool,
-    dup: bool,
-    retain: bool,
-    qos: QoS,
-    packet_id: Option<PacketId>,
-    topic: &'a str,
+    pub(super) head: usize,
+    pub(super) v5: bool,
+    pub(super) dup: bool,
+    pub(super) retain: bool,
+    pub(super) qos: QoS,
+    pub(super) packet_id: Option<PacketId>,
+    pub(super) topic: &'a str,
     /// The properties, without their length.
-    section: &'a [u8],
-    payload: &'a [u8],
+    pub(super) section: &'a [u8],
+    pub(super) payload: &'a [u8],
 }
 
 /// The packet at the front of `input` and its length, if it is a plain one. Only clients and servers that speak `version` may have
@@ -236,7 +236,7 @@ impl<'a> PlainPublish<'a> {
 
     /// Whether the packet of such a receiver has the same layout.
     #[inline]
-    const fn is_copied(&self, hop: &Hop<'_>) -> bool {
+    pub(super) const fn is_copied(&self, hop: &Hop<'_>) -> bool {
         let v5 = hop.version.is_v5();
         self.v5 == v5
             && !matches!(self.qos, QoS::AtMostOnce) == hop.has_id()

@@ -70,6 +70,50 @@ fn check_plain(bytes: &[u8], version: Version, whole: &Result<Decoded<'_>, Decod
     if let Plain::Publish(publish) = short {
         assert_eq!(plain(bytes, version, limit, publish.topic()), Some((short, len)));
         check_copies(&publish);
+        check_run(&publish, bytes, version);
+    }
+}
+
+/// A run is what the short way says of one packet after the other, as long as nothing but payloads differ.
+fn check_run(first: &PlainPublish<'_>, bytes: &[u8], version: Version) {
+    let belongs = |p: &PlainPublish<'_>| {
+        p.qos() == QoS::AtMostOnce
+            && !p.retain()
+            && p.topic() == first.topic()
+            && p.to_publish().properties.read().into_owned() == PublishProperties::default()
+    };
+    for most in [u32::MAX, u32::try_from(first.as_bytes().len()).expect("a packet")] {
+        let (mut packets, mut rest) = (Vec::new(), bytes);
+        while let Some((Plain::Publish(next), len)) = plain(rest, version, most, "")
+            && belongs(&next)
+        {
+            packets.push(next);
+            rest = &rest[len..];
+        }
+        let run = first.run(bytes, most);
+        assert_eq!(run.is_some(), packets.len() > 1, "{packets:?}");
+        let Some(run) = run else { continue };
+        assert_eq!(run.first(), first);
+        assert_eq!(run.packets().collect::<Vec<_>>(), packets);
+        assert_eq!(run.as_bytes(), &bytes[..bytes.len() - rest.len()]);
+        assert_eq!(run.count(), packets.len());
+        assert_eq!(run.payload(), packets.iter().map(|p| p.payload().len()).sum());
+        assert_eq!(run.largest(), packets.iter().map(|p| p.as_bytes().len()).max().expect("two"));
+        for identifiers in [&[][..], &[5]] {
+            let hop = Hop {
+                version,
+                qos: QoS::AtMostOnce,
+                dup: false,
+                retain: false,
+                packet_id: None,
+                identifiers,
+                expiry: None,
+            };
+            let mut copied = Vec::new();
+            packets.iter().for_each(|packet| packet.write(&hop, &mut copied));
+            assert!(!run.is_copied(&hop) || copied == run.as_bytes(), "as they are");
+            assert!(run.is_copied(&hop) || !identifiers.is_empty());
+        }
     }
 }
 
