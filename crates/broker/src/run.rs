@@ -8,11 +8,11 @@ use mqtt::QoS;
 use mqtt::codec::run::Run;
 
 use crate::connection::ConnId;
+use crate::delayed;
 use crate::deliver::Form;
 use crate::message::{Left, NEVER, View};
 use crate::router::{Hit, SessionKey};
 use crate::worker::Worker;
-use crate::delayed;
 
 impl Worker {
     /// Takes all messages of a run. `false`: nothing has been done, and they must be taken one by one.
@@ -65,7 +65,8 @@ impl Worker {
         let Some((_, _, identifiers)) = hit.form(publisher) else { return true };
         let most = self.config.max_outbound_bytes;
         let Some(conn) = self.conns.get_mut(hit.slot as usize) else { return false };
-        let hop = Form { qos: QoS::AtMostOnce, retain: false, identifiers }.hop(conn.version, Left::AsSent, None);
+        let hop =
+            Form { qos: QoS::AtMostOnce, retain: false, identifiers }.hop(conn.version, Left::AsSent, None);
         let len = run.as_bytes().len();
         let takes_it = run.is_copied(&hop)
             && conn.is_connected()
