@@ -664,18 +664,20 @@ impl Worker {
             if conn.is_connected()
                 && let Some((packet, len)) = plain(rest, version, max, &known)
             {
-                let run = match &packet {
-                    Plain::Publish(first) if in_runs => first.run(rest, max),
-                    _ => None,
-                };
-                in_runs &= run.is_none_or(|run| self.take_run(id, &run));
-                used += match run.filter(|_| in_runs) {
-                    Some(run) => run.as_bytes().len(),
-                    None => {
-                        self.plain_packet(id, &packet);
-                        len
+                if let Plain::Publish(first) = &packet
+                    && in_runs
+                    // where the one before had another topic, so has the next
+                    && std::ptr::eq(first.topic(), &*known)
+                    && let Some(run) = first.run(rest, max)
+                {
+                    if self.take_run(id, &run) {
+                        used += run.as_bytes().len();
+                        continue;
                     }
-                };
+                    in_runs = false;
+                }
+                used += len;
+                self.plain_packet(id, &packet);
                 if !self.routes.is_last_topic(&known) {
                     known = self.routes.last_topic();
                     in_runs = true;

@@ -24,13 +24,12 @@ impl<'a> PlainPublish<'a> {
     #[inline]
     pub fn run(&self, input: &'a [u8], max_packet_size: u32) -> Option<Run<'a>> {
         let simple = self.qos == QoS::AtMostOnce && !self.retain && self.section.is_empty();
-        let len = self.bytes.len();
-        // most packets have no other behind them that looks so
-        if !simple || input.get(len) != self.bytes.first() {
+        let rest = input.get(self.bytes.len()..)?;
+        if !simple || rest.first() != self.bytes.first() {
             return None;
         }
-        let run = self.gather(input, max_packet_size as usize);
-        (run.count > 1).then_some(run)
+        let most = max_packet_size as usize;
+        self.next(rest, most).is_some().then(|| self.gather(input, most))
     }
 
     #[inline(never)]
@@ -52,9 +51,11 @@ impl<'a> PlainPublish<'a> {
     #[inline]
     fn next(&self, input: &[u8], most: usize) -> Option<(usize, usize)> {
         let own = self.bytes.len() - self.payload.len();
+        let topic = self.bytes.get(self.head..own)?;
         // nearly always it is as long
-        if input.get(..own) == self.bytes.get(..own) {
-            return (input.len() >= self.bytes.len()).then_some((self.head, self.bytes.len()));
+        if input.get(..self.head) == self.bytes.get(..self.head) {
+            let same = input.get(..self.bytes.len())?.get(self.head..)?.starts_with(topic);
+            return same.then_some((self.head, self.bytes.len()));
         }
         if input.first() != self.bytes.first() {
             return None;
@@ -64,7 +65,7 @@ impl<'a> PlainPublish<'a> {
         let len = head + remaining as usize;
         let packet = input.get(..len).filter(|_| len <= most && bytes == varint::len(remaining))?;
         // the topic, and that there are no properties
-        packet.get(head..)?.starts_with(self.bytes.get(self.head..own)?).then_some((head, len))
+        packet.get(head..)?.starts_with(topic).then_some((head, len))
     }
 }
 
