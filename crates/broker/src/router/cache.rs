@@ -178,11 +178,11 @@ impl RouteCache {
                 self.hand = 0;
             }
             let Some(candidate) = self.topics.get_mut(self.hand) else { return };
-            if std::mem::take(&mut candidate.asked_again) {
-                self.hand += 1;
-            } else {
+            if !std::mem::take(&mut candidate.asked_again) {
                 self.forget(self.hand);
             }
+            // also past what took the place: it was learned last, and would be the next to go
+            self.hand += 1;
         }
     }
 

@@ -97,6 +97,22 @@ fn a_topic_comes_into_a_full_cache_at_its_second_time_and_one_that_comes_once_dr
 }
 
 #[test]
+fn those_that_nobody_asks_for_any_more_give_way_to_all_that_come() {
+    let router = Router::new();
+    let mut cache = RouteCache::new(10);
+    router.subscribe("#", passing(1), wanting(QoS::AtMostOnce));
+    for n in 0..10 {
+        cache.lookup(&router, &format!("before/{n}"));
+    }
+    let twice =
+        |n: u32| [format!("after/{n}"), format!("after/{n}")].map(|topic| cache.lookup(&router, &topic));
+    let after: Vec<_> = (0..10).map(twice).collect();
+    let mut is_kept = |n: usize| Rc::ptr_eq(&after[n][1], &cache.lookup(&router, &format!("after/{n}")));
+    let kept = (0..10).filter(|&n| is_kept(n)).count();
+    assert!(kept >= 8, "{kept} of 10");
+}
+
+#[test]
 fn memory_is_bounded_whatever_topics_and_receivers_there_are() {
     let router = Router::new();
     let mut cache = RouteCache::new(64);
