@@ -97,7 +97,9 @@ impl Log {
                 appender.outstanding = Some(frame.acks);
                 self.backlog -= frame.bytes.len() - 1;
                 let shard = Shard(u16::try_from(index).unwrap_or(u16::MAX));
-                out.push((shard, Bytes::from(frame.bytes), DedupeId(frame.id)));
+                // without the room for more: the log keeps it for long, and is bounded by its bytes
+                let bytes = Bytes::from(frame.bytes.into_boxed_slice());
+                out.push((shard, bytes, DedupeId(frame.id)));
             }
         }
         out
