@@ -449,7 +449,7 @@ impl Worker {
         if let Some(stored) = stored {
             self.shared.store.insert(*stored);
         }
-        if error == Some(EngineError::Busy) {
+        if matches!(error, Some(EngineError::Busy | EngineError::Full)) {
             self.finish_refused(id, ReasonCode::QuotaExceeded, "there is no room for one more session");
         } else {
             self.finish_refused(

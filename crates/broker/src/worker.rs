@@ -820,7 +820,7 @@ impl Worker {
 pub(crate) fn reason_of(error: EngineError) -> ReasonCode {
     match error {
         EngineError::TooLarge => ReasonCode::PacketTooLarge,
-        EngineError::Busy => ReasonCode::QuotaExceeded,
+        EngineError::Busy | EngineError::Full => ReasonCode::QuotaExceeded,
         EngineError::Unavailable
         | EngineError::Unknown
         | EngineError::Fenced { .. }

@@ -32,6 +32,9 @@ pub enum EngineError {
     /// A bound was reached; nothing happened. Stop reading the socket that asks, retry later.
     #[error("the engine's queue is full")]
     Busy,
+    /// There is no room on the disk; nothing happened. As `Busy`, but it takes longer: it ends when somebody makes room.
+    #[error("the disk is full")]
+    Full,
     /// Larger than [`crate::Guarantees::max_frame`] or [`crate::Guarantees::max_value`].
     #[error("larger than the engine takes")]
     TooLarge,

@@ -1,8 +1,8 @@
 //! What must be remembered, as four primitives: **lane**, **log**, **register**, **lease**.
 //!
 //! Everything that is MQTT (sessions, retained messages, wills, timers, bans) is written once above the
-//! [`Engine`] trait; an implementation knows bytes, keys and positions only. `memory` is the first one: it
-//! keeps nothing over a restart and exists for tests, benches and the time before durability.
+//! [`Engine`] trait; an implementation knows bytes, keys and positions only. `embedded` keeps everything in a directory of this
+//! machine; `memory` keeps nothing over a restart and exists for tests, benches and brokers that may forget.
 //!
 //! Must not know: MQTT, sockets, tokio, configuration files, wall clocks (leases take durations).
 //!
@@ -19,9 +19,11 @@ mod log;
 mod op;
 mod register;
 mod thin;
+mod turn;
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
+pub mod embedded;
 pub mod memory;
 
 use std::sync::Arc;

@@ -89,7 +89,9 @@ impl Worker {
     }
 
     pub(super) fn done(&mut self, token: Token, result: Result<Reply, EngineError>) {
-        if let Err(error @ (EngineError::Unavailable | EngineError::Unknown | EngineError::Busy)) = result
+        if let Err(error) = result
+            && let EngineError::Unavailable | EngineError::Unknown | EngineError::Busy | EngineError::Full =
+                error
             && self.in_engine.contains(token_index(token))
             && !self.gives_up(token, error)
         {
@@ -136,12 +138,12 @@ impl Worker {
         }
     }
 
-    /// Whether an operation is not worth repeating: a full register says so to whoever can be told.
+    /// Whether an operation is not worth repeating: a full register or disk says so to whoever can be told.
     fn gives_up(&mut self, token: Token, error: EngineError) -> bool {
         let now = self.now.instant;
         let Some(entry) = self.in_engine.get_mut(token_index(token)) else { return true };
         entry.perhaps_done |= error == EngineError::Unknown;
-        if error != EngineError::Busy || entry.perhaps_done {
+        if !matches!(error, EngineError::Busy | EngineError::Full) || entry.perhaps_done {
             entry.busy_since = None;
             return false;
         }

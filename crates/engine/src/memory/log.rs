@@ -7,18 +7,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::dedupe::Window;
-use crate::{DedupeId, EngineError, LogFrame, Pos};
+use crate::turn::dedupe::Window;
+use crate::turn::tail::Frames;
+use crate::{DedupeId, EngineError, LogFrame, Pos, Shard};
 
 /// What a frame costs beyond its bytes, so that empty frames are bounded too.
-pub(super) const FRAME_COST: usize = 64;
+pub(crate) const FRAME_COST: usize = 64;
 
 /// Frames for which there is room at any time.
 const ROOM: usize = 1024;
 
 /// The frames of one shard that are still kept.
-#[derive(Debug)]
-pub(super) struct ShardLog {
+#[derive(Clone, Debug)]
+pub(crate) struct ShardLog {
     frames: VecDeque<Bytes>,
     /// The sequence of `frames[0]`; one above the head if there are none.
     first: u64,
@@ -29,18 +30,18 @@ pub(super) struct ShardLog {
 }
 
 impl ShardLog {
-    pub(super) fn new(max_bytes: usize, window: Window) -> Self {
+    pub(crate) fn new(max_bytes: usize, window: Window) -> Self {
         Self { frames: VecDeque::new(), first: 1, bytes: 0, max_bytes, window }
     }
 
     /// The sequence of the first append with this id, if the window still knows it.
-    pub(super) fn find(&self, id: DedupeId) -> Option<u64> {
+    pub(crate) fn find(&self, id: DedupeId) -> Option<u64> {
         self.window.find(id)
     }
 
     /// Appends a frame whose id [`Self::find`] does not know, and makes room by dropping the oldest ones. The newest frame
     /// always stays, even if it is above the bound alone.
-    pub(super) fn append(&mut self, frame: Bytes, id: DedupeId, now: Duration) -> u64 {
+    pub(crate) fn append(&mut self, frame: Bytes, id: DedupeId, now: Duration) -> u64 {
         let seq = self.first + self.frames.len() as u64;
         self.bytes += cost(&frame);
         self.frames.push_back(frame);
@@ -52,7 +53,7 @@ impl ShardLog {
     }
 
     /// Forgets frames with a sequence below `before`, and gives back the room of a burst that is over.
-    pub(super) fn trim(&mut self, before: u64) {
+    pub(crate) fn trim(&mut self, before: u64) {
         while self.first < before && !self.frames.is_empty() {
             self.drop_first();
         }
@@ -62,25 +63,18 @@ impl ShardLog {
     }
 
     /// The sequence of the last frame, 0 before the first append.
-    pub(super) fn head(&self) -> u64 {
+    pub(crate) fn head(&self) -> u64 {
         self.first + self.frames.len() as u64 - 1
     }
 
-    /// The sequence that a reader at `next` can go on with: `next` itself, or the first that is left and the position
-    /// before it.
-    pub(super) fn resume(&self, next: u64) -> Result<u64, (u64, Pos)> {
+    fn resume(&self, next: u64) -> Result<u64, (u64, Pos)> {
         if next < self.first { Err((self.first, Pos::end_of(self.first - 1))) } else { Ok(next) }
     }
 
     /// Frames after a position; see [`crate::Op::Read`].
-    pub(super) fn read(&self, after: Pos, max_bytes: usize) -> Result<Vec<LogFrame>, EngineError> {
+    pub(crate) fn read(&self, after: Pos, max_bytes: usize) -> Result<Vec<LogFrame>, EngineError> {
         let next = self.resume(after.seq() + 1).map_err(|(_, first)| EngineError::Truncated { first })?;
         Ok(self.take(next, max_bytes, |frame| frame.len()).0)
-    }
-
-    /// The next piece for a tail at `next`: frames of at most `max_cost` (a larger one comes alone) and their cost.
-    pub(super) fn piece(&self, next: u64, max_cost: usize) -> (Vec<LogFrame>, usize) {
-        self.take(next, max_cost, cost)
     }
 
     fn take(&self, next: u64, max: usize, size: impl Fn(&Bytes) -> usize) -> (Vec<LogFrame>, usize) {
@@ -107,14 +101,28 @@ impl ShardLog {
     }
 }
 
+impl Frames for Vec<ShardLog> {
+    fn head(&self, shard: Shard) -> u64 {
+        self.get(usize::from(shard.0)).map_or(0, ShardLog::head)
+    }
+
+    fn resume(&self, shard: Shard, next: u64) -> Result<u64, (u64, Pos)> {
+        self.get(usize::from(shard.0)).map_or(Ok(next), |log| log.resume(next))
+    }
+
+    fn piece(&mut self, shard: Shard, next: u64, max_cost: usize) -> Option<(Vec<LogFrame>, usize)> {
+        self.get(usize::from(shard.0)).map(|log| log.take(next, max_cost, cost))
+    }
+}
+
 fn cost(frame: &Bytes) -> usize {
     frame.len() + FRAME_COST
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::dedupe::Reach;
     use super::*;
+    use crate::turn::dedupe::Reach;
 
     #[test]
     fn the_room_of_a_burst_is_given_back_when_it_is_trimmed() {
@@ -126,7 +134,7 @@ mod tests {
         assert!(log.frames.capacity() >= 100_000);
         log.trim(99_000);
         assert!(log.frames.capacity() <= 4096, "room for {} frames", log.frames.capacity());
-        let (kept, _) = log.piece(99_000, usize::MAX);
+        let (kept, _) = log.take(99_000, usize::MAX, cost);
         assert_eq!((kept.len(), kept[0].seq, log.head()), (1001, 99_000, 100_000));
     }
 }

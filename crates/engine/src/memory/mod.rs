@@ -1,42 +1,27 @@
 //! The engine that keeps everything in memory: for tests, benches and brokers that may forget.
 //!
-//! `state` is the engine without time and threads; `driver` is the thread that runs it; `intake` is the bounded queue
-//! between the callers and the thread. The other files are the parts of the state.
+//! `state` is the engine without time and threads; the thread that runs it is that of `turn`.
 //!
 //! Nothing survives a restart; within the process every promise of [`Engine`] holds. Lanes never lose a frame that
 //! was accepted, so [`crate::Arrival::LaneGap`] does not occur.
 
-mod dedupe;
-mod driver;
-mod intake;
-mod lease;
 mod log;
-mod outbox;
-mod register;
 #[cfg(test)]
 mod simulation;
-mod state;
-mod tail;
+pub(crate) mod state;
 #[cfg(test)]
 mod tests;
-mod watch;
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{JoinHandle, ThreadId};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::turn::{Bounds, Front};
 use crate::{
-    Arrival, Destination, Engine, EngineError, Guarantees, Inbox, Key, NodeId, Op, Port, Pos, Shard, Token,
-    WatchId,
+    Destination, Engine, EngineError, Guarantees, Inbox, Key, NodeId, Op, Port, Pos, Shard, Token, WatchId,
 };
-use driver::{Driver, Phase, Shared};
-use intake::{Command, Intake};
 use state::State;
-
-/// How long [`Engine::shutdown`] waits for the thread.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The bounds of a [`MemoryEngine`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,9 +82,7 @@ impl Default for MemoryConfig {
 /// At the bound of the queue, the rest of a batch from the first refused operation on is refused, so that no later
 /// operation of the batch overtakes an earlier one.
 pub struct MemoryEngine {
-    shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-    engine_thread: ThreadId,
+    front: Front,
     config: MemoryConfig,
 }
 
@@ -111,23 +94,15 @@ impl MemoryEngine {
     /// If the system can't start a thread.
     pub fn new(mut config: MemoryConfig, clock: fn() -> Instant) -> Arc<Self> {
         config.shards = config.shards.clamp(1, 64);
-        let shared = Arc::new(Shared::new(Intake::new(&config)));
-        let driver = Driver::new(Arc::clone(&shared), State::new(&config), clock);
-        let thread = std::thread::Builder::new()
-            .name("engine".into())
-            .spawn(move || driver.run())
-            .expect("the system can start a thread");
-        let engine_thread = thread.thread().id();
-        Arc::new(Self { shared, thread: Mutex::new(Some(thread)), engine_thread, config })
-    }
-
-    /// Queues a command, unless the engine has been shut down.
-    fn command(&self, command: Command) {
-        let mut gate = self.shared.lock();
-        if gate.phase == Phase::Running {
-            gate.intake.commands.push_back(command);
-            self.shared.wake(gate);
-        }
+        let bounds = Bounds {
+            queue: config.queue,
+            queue_bytes: config.queue_bytes,
+            lane_queue: config.lane_queue,
+            lane_bytes: config.lane_bytes,
+            max_frame: config.max_frame,
+        };
+        let front = Front::start(&bounds, config.node, State::new(&config), clock);
+        Arc::new(Self { front, config })
     }
 }
 
@@ -144,69 +119,30 @@ impl Engine for MemoryEngine {
     }
 
     fn node(&self) -> NodeId {
-        self.config.node
+        self.front.node()
     }
 
     fn attach(&self, inbox: Arc<dyn Inbox>) -> Port {
-        self.shared.lock().intake.attach(inbox)
+        self.front.attach(inbox)
     }
 
     fn submit(&self, port: Port, batch: Vec<(Token, Op)>) {
-        let mut gate = self.shared.lock();
-        let Some(inbox) = gate.intake.inbox(port) else {
-            drop(gate);
-            tracing::error!(port = port.0, "operations were submitted for a port that does not exist");
-            return;
-        };
-        if gate.phase == Phase::Running {
-            gate.intake.submit(port, batch);
-            self.shared.wake(gate);
-        } else {
-            let inbox = Arc::clone(inbox);
-            drop(gate);
-            let refuse = |(token, _)| Arrival::Done { token, result: Err(EngineError::Unavailable) };
-            inbox.deliver(batch.into_iter().map(refuse).collect());
-        }
+        self.front.submit(port, batch);
     }
 
     fn tail(&self, port: Port, shard: Shard, after: Pos) {
-        self.command(Command::Tail(port, shard, after));
+        self.front.tail(port, shard, after);
     }
 
     fn watch(&self, port: Port, prefix: Key) -> WatchId {
-        let mut gate = self.shared.lock();
-        let id = gate.intake.next_watch();
-        if gate.phase == Phase::Running {
-            gate.intake.commands.push_back(Command::Watch(port, id, prefix));
-            self.shared.wake(gate);
-        }
-        id
+        self.front.watch(port, prefix)
     }
 
     fn send(&self, from: Port, to: Destination, frame: Bytes) -> Result<(), EngineError> {
-        let mut gate = self.shared.lock();
-        if to.node != self.config.node || gate.phase != Phase::Running {
-            return Err(EngineError::Unavailable);
-        }
-        gate.intake.send(self.config.node, from, to.port, frame)?;
-        self.shared.wake(gate);
-        Ok(())
+        self.front.send(from, to, frame)
     }
 
     fn shutdown(&self) {
-        // An inbox that shuts down its own engine can't wait for itself.
-        let own = self.engine_thread == std::thread::current().id();
-        let ended = self.shared.stop(if own { Duration::ZERO } else { PATIENCE });
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if ended && let Some(thread) = thread {
-            // A panic of the thread has been reported where it happened.
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Drop for MemoryEngine {
-    fn drop(&mut self) {
-        self.shutdown();
+        self.front.shutdown();
     }
 }

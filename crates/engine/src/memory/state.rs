@@ -1,6 +1,6 @@
 //! The engine without its thread: operations and the time go in, arrivals come out.
 //!
-//! A turn is [`State::begin`], any number of operations, [`State::end`]; then the outbox is delivered. The same turns at
+//! The same turns ([`Turns`]) at
 //! the same times give the same arrivals, so a test can run it on simulated time.
 //!
 //! Must not know: threads, locks, clocks.
@@ -8,21 +8,19 @@
 use std::time::Duration;
 
 use super::MemoryConfig;
-use super::dedupe::{Reach, Window};
-use super::lease::Leases;
 use super::log::ShardLog;
-use super::outbox::Outbox;
-use super::register::Register;
-use super::tail::Tails;
-use super::watch::Watches;
+use crate::turn::dedupe::{Reach, Window};
+use crate::turn::lease::Leases;
+use crate::turn::outbox::Outbox;
+use crate::turn::register::{Register, Written};
+use crate::turn::tail::Tails;
+use crate::turn::watch::Watches;
+use crate::turn::{TURN_BYTES, Turns};
 use crate::{Arrival, DedupeId, EngineError, Fence, Key, Op, Port, Pos, Reply, Shard, Token, WatchId, Write};
 
-/// How many bytes of operations a turn takes at most before it ends.
-pub(super) const TURN_BYTES: usize = 4 << 20;
-
 /// All that the engine remembers. Times are measured from any fixed moment.
-#[derive(Debug)]
-pub(super) struct State {
+#[derive(Clone, Debug)]
+pub(crate) struct State {
     logs: Vec<ShardLog>,
     register: Register,
     leases: Leases,
@@ -38,7 +36,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(config: &MemoryConfig) -> Self {
+    pub(crate) fn new(config: &MemoryConfig) -> Self {
         let reach = Reach {
             appends: config.dedupe_appends,
             time: config.dedupe_time,
@@ -58,79 +56,6 @@ impl State {
             now: Duration::ZERO,
             backlog: false,
         }
-    }
-
-    /// Begins a turn at a time that is never before that of the last one.
-    pub(super) fn begin(&mut self, now: Duration, out: &mut Outbox) {
-        self.now = self.now.max(now);
-        while let Some((port, key)) = self.leases.expire(self.now) {
-            out.push(port, Arrival::LeaseLost { key });
-        }
-        self.watches.answer_barriers(out);
-    }
-
-    /// Ends a turn: feeds tails and watches.
-    pub(super) fn end(&mut self, out: &mut Outbox) {
-        let tails_left = self.tails.feed(&self.logs, self.tail_bytes, out);
-        let watches_left = self.watches.feed(&self.register, out);
-        self.backlog = tails_left || watches_left;
-    }
-
-    /// Whether another turn has something to do even if nothing new comes.
-    pub(super) fn has_backlog(&self) -> bool {
-        self.backlog || self.owes_answers()
-    }
-
-    /// Whether an operation that was taken has not been answered.
-    pub(super) fn owes_answers(&self) -> bool {
-        self.watches.has_barriers()
-    }
-
-    /// When the next turn is due even if nothing comes.
-    pub(super) fn deadline(&self) -> Option<Duration> {
-        self.leases.deadline()
-    }
-
-    pub(super) fn tail(&mut self, port: Port, shard: Shard, after: Pos) {
-        if usize::from(shard.0) < self.logs.len() {
-            self.tails.set(port, shard, after);
-        } else {
-            tracing::error!(shard = shard.0, "a tail was asked for a shard that does not exist");
-        }
-    }
-
-    pub(super) fn watch(&mut self, port: Port, id: WatchId, prefix: Key) {
-        self.watches.add(port, id, prefix);
-    }
-
-    /// Does one operation. Its answer is in the outbox, now or (a barrier) in a later turn.
-    pub(super) fn apply(&mut self, port: Port, token: Token, op: Op, out: &mut Outbox) {
-        let result = match op {
-            Op::Append { shard, frame, id, fence } => self.append(shard, frame, id, fence.as_ref()),
-            Op::Read { shard, after, max_bytes } => {
-                self.log(shard).and_then(|log| log.read(after, max_bytes)).map(Reply::Frames)
-            }
-            Op::Head { shard } => self.log(shard).map(|log| match log.head() {
-                0 => Reply::Head(Pos::START),
-                seq => Reply::Head(Pos::end_of(seq)),
-            }),
-            Op::Trim { shard, before } => self.log(shard).map(|log| {
-                log.trim(before.seq());
-                Reply::Trimmed
-            }),
-            Op::Get { key } => Ok(Reply::Got(self.register.get(&key))),
-            Op::Scan { prefix, after, limit } => Ok(self.scan(&prefix, after.as_ref(), limit)),
-            Op::Put { writes } => self.put(writes, out),
-            Op::Barrier { prefix } => {
-                return self.watches.barrier(port, token, &prefix, self.register.rev());
-            }
-            Op::Acquire { key, holder, ttl } => self.acquire(port, key, holder, ttl),
-            Op::Release { key, holder } => {
-                self.leases.release(&key, holder);
-                Ok(Reply::Released)
-            }
-        };
-        out.answer(port, token, result);
     }
 
     fn log(&mut self, shard: Shard) -> Result<&mut ShardLog, EngineError> {
@@ -176,7 +101,7 @@ impl State {
         self.register.check(&writes, self.room())?;
         let mut revs = Vec::with_capacity(writes.len());
         for write in writes {
-            let (rev, change) = self.register.write(write);
+            let Written { rev, change, .. } = self.register.write(write);
             revs.push(rev);
             if let Some(change) = change {
                 self.watches.note(&change, out);
@@ -197,5 +122,74 @@ impl State {
     /// How many bytes of records and leases may still be added.
     fn room(&self) -> usize {
         self.max_register_bytes.saturating_sub(self.register.bytes() + self.leases.bytes())
+    }
+}
+
+impl Turns for State {
+    fn begin(&mut self, now: Duration, out: &mut Outbox) {
+        self.now = self.now.max(now);
+        while let Some((port, key)) = self.leases.expire(self.now) {
+            out.push(port, Arrival::LeaseLost { key });
+        }
+        self.watches.answer_barriers(out);
+    }
+
+    fn end(&mut self, out: &mut Outbox) {
+        let tails_left = self.tails.feed(&mut self.logs, self.tail_bytes, out);
+        let watches_left = self.watches.feed(&self.register, out);
+        self.backlog = tails_left || watches_left;
+    }
+
+    fn has_backlog(&self) -> bool {
+        self.backlog || self.owes_answers()
+    }
+
+    fn owes_answers(&self) -> bool {
+        self.watches.has_barriers()
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.leases.deadline()
+    }
+
+    fn tail(&mut self, port: Port, shard: Shard, after: Pos) {
+        if usize::from(shard.0) < self.logs.len() {
+            self.tails.set(port, shard, after);
+        } else {
+            tracing::error!(shard = shard.0, "a tail was asked for a shard that does not exist");
+        }
+    }
+
+    fn watch(&mut self, port: Port, id: WatchId, prefix: Key) {
+        self.watches.add(port, id, prefix);
+    }
+
+    fn apply(&mut self, port: Port, token: Token, op: Op, out: &mut Outbox) {
+        let result = match op {
+            Op::Append { shard, frame, id, fence } => self.append(shard, frame, id, fence.as_ref()),
+            Op::Read { shard, after, max_bytes } => {
+                self.log(shard).and_then(|log| log.read(after, max_bytes)).map(Reply::Frames)
+            }
+            Op::Head { shard } => self.log(shard).map(|log| match log.head() {
+                0 => Reply::Head(Pos::START),
+                seq => Reply::Head(Pos::end_of(seq)),
+            }),
+            Op::Trim { shard, before } => self.log(shard).map(|log| {
+                log.trim(before.seq());
+                Reply::Trimmed
+            }),
+            Op::Get { key } => Ok(Reply::Got(self.register.get(&key))),
+            Op::Scan { prefix, after, limit } => Ok(self.scan(&prefix, after.as_ref(), limit)),
+            Op::Put { writes } => self.put(writes, out),
+            Op::Barrier { prefix } => {
+                return self.watches.barrier(port, token, &prefix, self.register.rev());
+            }
+            Op::Acquire { key, holder, ttl } => self.acquire(port, key, holder, ttl),
+            Op::Release { key, holder } => {
+                self.leases.release(&key, holder);
+                Ok(Reply::Released)
+            }
+        };
+        out.answer(port, token, result);
     }
 }

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::MemoryConfig;
-use super::outbox::Outbox;
 use super::state::State;
+use crate::turn::Turns;
+use crate::turn::outbox::Outbox;
 use crate::{Arrival, Change, EngineError, Key, Op, Port, Pos, Reply, Rev, Shard, Token, WatchId};
 use generate::{Generator, Step};
 use oracle::Oracle;

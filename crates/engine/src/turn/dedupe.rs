@@ -15,19 +15,19 @@ const MARK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long ids are remembered.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reach {
+pub(crate) struct Reach {
     /// At least so many of the last appends.
-    pub(super) appends: usize,
+    pub(crate) appends: usize,
     /// At least the appends of so much time, as far as `max_ids` allows.
-    pub(super) time: Duration,
+    pub(crate) time: Duration,
     /// Never more than so many.
-    pub(super) max_ids: usize,
+    pub(crate) max_ids: usize,
 }
 
 /// The ids of the last appends. Every append is remembered, so an id's place is its sequence: 16 bytes for each id and
 /// one table slot, and no time of its own.
-#[derive(Debug)]
-pub(super) struct Window {
+#[derive(Clone, Debug)]
+pub(crate) struct Window {
     reach: Reach,
     ids: VecDeque<u128>,
     /// The sequence of `ids[0]`.
@@ -42,11 +42,16 @@ pub(super) struct Window {
 }
 
 impl Window {
-    pub(super) fn new(reach: Reach) -> Self {
+    pub(crate) fn new(reach: Reach) -> Self {
+        Self::starting_at(reach, 1)
+    }
+
+    /// An empty one of a log whose next append gets the sequence `first`.
+    pub(crate) fn starting_at(reach: Reach, first: u64) -> Self {
         Self {
             reach,
             ids: VecDeque::new(),
-            first: 1,
+            first,
             table: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             marks: VecDeque::new(),
@@ -55,12 +60,17 @@ impl Window {
     }
 
     /// The sequence of the append with this id.
-    pub(super) fn find(&self, id: DedupeId) -> Option<u64> {
+    pub(crate) fn find(&self, id: DedupeId) -> Option<u64> {
         self.table.find(self.hasher.hash_one(id.0), |&seq| self.id(seq) == Some(id.0)).copied()
     }
 
+    /// The sequence of the oldest append whose id is known; that of the next append if there is none.
+    pub(crate) fn first(&self) -> u64 {
+        self.first
+    }
+
     /// Remembers the id of the next append. `seq` is one above the last one.
-    pub(super) fn remember(&mut self, seq: u64, id: DedupeId, now: Duration) {
+    pub(crate) fn remember(&mut self, seq: u64, id: DedupeId, now: Duration) {
         debug_assert_eq!(seq, self.first + self.ids.len() as u64, "every append is remembered");
         if self.marks.back().is_none_or(|&(at, _)| now.saturating_sub(at) >= MARK_EVERY) {
             self.marks.push_back((now, seq));

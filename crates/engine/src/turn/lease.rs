@@ -13,7 +13,7 @@ use crate::{EngineError, Epoch, Fence, Held, Key, Port};
 const LEASE_COST: usize = 192;
 
 /// One held lease.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Lease {
     holder: u64,
     port: Port,
@@ -24,8 +24,8 @@ struct Lease {
 
 /// All leases that are held. A lease nobody holds costs nothing: epochs come from one counter, so they grow for each
 /// lease without being kept for it.
-#[derive(Debug, Default)]
-pub(super) struct Leases {
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Leases {
     held: HashMap<Key, Lease>,
     deadlines: BTreeMap<(Duration, Epoch), Key>,
     last: Epoch,
@@ -33,18 +33,23 @@ pub(super) struct Leases {
 }
 
 impl Leases {
+    /// None held; the next holder gets an epoch above `last`.
+    pub(crate) fn after(last: Epoch) -> Self {
+        Self { last, ..Self::default() }
+    }
+
     /// What all leases cost in memory.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// When the next one runs out.
-    pub(super) fn deadline(&self) -> Option<Duration> {
+    pub(crate) fn deadline(&self) -> Option<Duration> {
         self.deadlines.first_key_value().map(|((at, _), _)| *at)
     }
 
     /// Ends one lease that has run out, and says whose it was.
-    pub(super) fn expire(&mut self, now: Duration) -> Option<(Port, Key)> {
+    pub(crate) fn expire(&mut self, now: Duration) -> Option<(Port, Key)> {
         let first = self.deadlines.first_entry()?;
         if first.key().0 > now {
             return None;
@@ -56,7 +61,7 @@ impl Leases {
     }
 
     /// Takes or renews a lease. `room`: how many bytes a new one may cost.
-    pub(super) fn acquire(
+    pub(crate) fn acquire(
         &mut self,
         port: Port,
         key: Key,
@@ -90,7 +95,7 @@ impl Leases {
     }
 
     /// Gives a lease back, if this holder has it.
-    pub(super) fn release(&mut self, key: &Key, holder: u64) {
+    pub(crate) fn release(&mut self, key: &Key, holder: u64) {
         if self.held.get(key).is_none_or(|lease| lease.holder != holder) {
             return;
         }
@@ -103,7 +108,7 @@ impl Leases {
     }
 
     /// Whether what carries this fence may happen.
-    pub(super) fn check(&self, fence: &Fence) -> Result<(), EngineError> {
+    pub(crate) fn check(&self, fence: &Fence) -> Result<(), EngineError> {
         let current = self.held.get(&fence.lease).map_or(Epoch(0), |lease| lease.epoch);
         if current == fence.epoch && current != Epoch(0) {
             Ok(())

@@ -1,6 +1,6 @@
 //! The thread of the engine: takes what waits, runs a turn, delivers, and sleeps until something comes or a lease is due.
 //!
-//! Must not know: what the operations mean.
+//! Must not know: what the operations mean, and which engine does them.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use super::intake::{Command, Intake, op_cost};
 use super::outbox::Outbox;
-use super::state::{State, TURN_BYTES};
+use super::{TURN_BYTES, Turns};
 use crate::{Arrival, EngineError, Inbox, Port};
 
 /// How many operations a turn takes at most before it ends.
 const TURN_OPS: usize = 1024;
 
 /// What the callers and the thread share.
-pub(super) struct Shared {
+pub(crate) struct Shared {
     gate: Mutex<Gate>,
     /// The thread waits here for work.
     work: Condvar,
@@ -25,16 +25,16 @@ pub(super) struct Shared {
 }
 
 /// The thread's state as the callers see it, and their work.
-pub(super) struct Gate {
-    pub(super) intake: Intake,
-    pub(super) phase: Phase,
+pub(crate) struct Gate {
+    pub(crate) intake: Intake,
+    pub(crate) phase: Phase,
     /// The thread sleeps and wants to be woken.
     asleep: bool,
 }
 
 /// The life of the thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(crate) enum Phase {
     /// Taking work.
     Running,
     /// Answering what is queued; takes nothing new.
@@ -44,18 +44,18 @@ pub(super) enum Phase {
 }
 
 impl Shared {
-    pub(super) fn new(intake: Intake) -> Self {
+    pub(crate) fn new(intake: Intake) -> Self {
         let gate = Gate { intake, phase: Phase::Running, asleep: false };
         Self { gate: Mutex::new(gate), work: Condvar::new(), ended: Condvar::new() }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Gate> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Gate> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends an access that left work. A thread that is awake will see it before it sleeps, so only a sleeping one costs a
     /// system call.
-    pub(super) fn wake(&self, mut gate: MutexGuard<'_, Gate>) {
+    pub(crate) fn wake(&self, mut gate: MutexGuard<'_, Gate>) {
         let asleep = std::mem::take(&mut gate.asleep);
         drop(gate);
         if asleep {
@@ -64,7 +64,7 @@ impl Shared {
     }
 
     /// Asks the thread to end, and waits for it for at most so long. Whether it has.
-    pub(super) fn stop(&self, patience: Duration) -> bool {
+    pub(crate) fn stop(&self, patience: Duration) -> bool {
         let mut gate = self.lock();
         if gate.phase == Phase::Running {
             gate.phase = Phase::Stopping;
@@ -89,9 +89,9 @@ impl Drop for EndNotice {
 }
 
 /// What the thread owns.
-pub(super) struct Driver {
+pub(crate) struct Driver<T> {
     shared: Arc<Shared>,
-    state: State,
+    state: T,
     clock: fn() -> Instant,
     began: Instant,
     out: Outbox,
@@ -101,8 +101,8 @@ pub(super) struct Driver {
     done_bytes: usize,
 }
 
-impl Driver {
-    pub(super) fn new(shared: Arc<Shared>, state: State, clock: fn() -> Instant) -> Self {
+impl<T: Turns> Driver<T> {
+    pub(crate) fn new(shared: Arc<Shared>, state: T, clock: fn() -> Instant) -> Self {
         Self {
             shared,
             state,
@@ -116,7 +116,7 @@ impl Driver {
     }
 
     /// The thread's whole life.
-    pub(super) fn run(mut self) {
+    pub(crate) fn run(mut self) {
         let _notice = EndNotice(Arc::clone(&self.shared));
         while let Some(lanes) = self.take() {
             self.state.begin(self.now(), &mut self.out);

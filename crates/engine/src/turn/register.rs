@@ -8,11 +8,11 @@ use std::ops::Bound;
 use crate::{Change, EngineError, Expect, Key, Record, Rev, Value, Write};
 
 /// What a record costs beyond the bytes of its key and value.
-pub(super) const RECORD_COST: usize = 128;
+pub(crate) const RECORD_COST: usize = 128;
 
 /// All records.
-#[derive(Debug, Default)]
-pub(super) struct Register {
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Register {
     records: BTreeMap<Key, (Value, Rev)>,
     rev: Rev,
     /// Cost of all records.
@@ -21,21 +21,26 @@ pub(super) struct Register {
 
 impl Register {
     /// The revision of the last write.
-    pub(super) fn rev(&self) -> Rev {
+    pub(crate) fn rev(&self) -> Rev {
         self.rev
     }
 
+    /// How many records there are.
+    pub(crate) fn len(&self) -> usize {
+        self.records.len()
+    }
+
     /// What all records cost in memory.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    pub(super) fn get(&self, key: &Key) -> Option<Record> {
+    pub(crate) fn get(&self, key: &Key) -> Option<Record> {
         self.records.get(key).map(|(value, rev)| Record { key: key.clone(), value: value.clone(), rev: *rev })
     }
 
     /// Records under `prefix` after a key, in order.
-    pub(super) fn range<'a>(
+    pub(crate) fn range<'a>(
         &'a self,
         prefix: &'a Key,
         after: Option<&'a Key>,
@@ -51,7 +56,7 @@ impl Register {
     }
 
     /// Whether a batch may happen: every expectation holds, no key comes twice, and what it adds fits into `room` bytes.
-    pub(super) fn check(&self, writes: &[Write], room: usize) -> Result<(), EngineError> {
+    pub(crate) fn check(&self, writes: &[Write], room: usize) -> Result<(), EngineError> {
         let mut seen = BTreeSet::new();
         let (mut grows, mut shrinks) = (0_usize, 0_usize);
         for write in writes {
@@ -75,24 +80,43 @@ impl Register {
         Ok(())
     }
 
-    /// Does a write that was checked. Gives its revision, and the change if there is one (deleting what is not there
-    /// is none).
-    pub(super) fn write(&mut self, write: Write) -> (Rev, Option<Change>) {
+    /// Does a write that was checked.
+    pub(crate) fn write(&mut self, write: Write) -> Written {
         self.rev = Rev(self.rev.0 + 1);
         let rev = self.rev;
-        let old = match &write.value {
-            Some(value) => {
-                self.bytes += cost(&write.key, value);
-                self.records.insert(write.key.clone(), (value.clone(), rev))
+        let old = self.set(&write.key, write.value.clone().map(|value| (value, rev)));
+        let changed = write.value.is_some() || old.is_some();
+        Written { rev, change: changed.then_some(Change { key: write.key, value: write.value, rev }), old }
+    }
+
+    /// Puts a record as it was or is to be, whatever its revision; gives what was there.
+    pub(crate) fn set(&mut self, key: &Key, record: Option<(Value, Rev)>) -> Option<(Value, Rev)> {
+        let old = match record {
+            Some((value, rev)) => {
+                self.bytes += cost(key, &value);
+                self.records.insert(key.clone(), (value, rev))
             }
-            None => self.records.remove(&write.key),
+            None => self.records.remove(key),
         };
         if let Some((value, _)) = &old {
-            self.bytes -= cost(&write.key, value);
+            self.bytes -= cost(key, value);
         }
-        let changed = write.value.is_some() || old.is_some();
-        (rev, changed.then_some(Change { key: write.key, value: write.value, rev }))
+        old
     }
+
+    /// Sets the revision of the last write: back, when writes are taken back, or to what was read from a disk.
+    pub(crate) fn set_rev(&mut self, rev: Rev) {
+        self.rev = rev;
+    }
+}
+
+/// What became of a write.
+pub(crate) struct Written {
+    pub(crate) rev: Rev,
+    /// What watchers are told: nothing, if a record was deleted that was not there.
+    pub(crate) change: Option<Change>,
+    /// What was there before.
+    pub(crate) old: Option<(Value, Rev)>,
 }
 
 fn cost(key: &Key, value: &Value) -> usize {

@@ -9,7 +9,7 @@ use super::tail::PIECE;
 use crate::{Arrival, Change, Key, Port, Record, Reply, Rev, Token, WatchId};
 
 /// How far the snapshot of a watch is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Walk {
     /// All keys up to this one were given.
     At(Option<Key>),
@@ -18,7 +18,7 @@ enum Walk {
 }
 
 /// One watch.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Watch {
     id: WatchId,
     port: Port,
@@ -29,7 +29,7 @@ struct Watch {
 }
 
 /// A barrier that has not been answered.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Barrier {
     port: Port,
     token: Token,
@@ -39,19 +39,19 @@ struct Barrier {
 }
 
 /// All watches of the process.
-#[derive(Debug, Default)]
-pub(super) struct Watches {
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Watches {
     watches: Vec<Watch>,
     barriers: Vec<Barrier>,
 }
 
 impl Watches {
-    pub(super) fn add(&mut self, port: Port, id: WatchId, prefix: Key) {
+    pub(crate) fn add(&mut self, port: Port, id: WatchId, prefix: Key) {
         self.watches.push(Watch { id, port, prefix, walk: Walk::At(None), changes: Vec::new(), cost: 0 });
     }
 
     /// Takes a change to whoever watches it.
-    pub(super) fn note(&mut self, change: &Change, out: &mut Outbox) {
+    pub(crate) fn note(&mut self, change: &Change, out: &mut Outbox) {
         for watch in &mut self.watches {
             let passed = match &watch.walk {
                 Walk::At(Some(last)) => change.key <= *last,
@@ -65,7 +65,7 @@ impl Watches {
     }
 
     /// A barrier is answered in the next turn at the earliest: all changes of this one have been given by then.
-    pub(super) fn barrier(&mut self, port: Port, token: Token, prefix: &Key, rev: Rev) {
+    pub(crate) fn barrier(&mut self, port: Port, token: Token, prefix: &Key, rev: Rev) {
         let waits_for = self
             .watches
             .iter()
@@ -77,7 +77,7 @@ impl Watches {
     }
 
     /// Begins a turn: answers the barriers whose watchers have been given everything.
-    pub(super) fn answer_barriers(&mut self, out: &mut Outbox) {
+    pub(crate) fn answer_barriers(&mut self, out: &mut Outbox) {
         let watches = &self.watches;
         let ready = |id: &WatchId| watches.iter().all(|w| w.id != *id || matches!(w.walk, Walk::Ready));
         for barrier in self.barriers.extract_if(.., |b| b.waits_for.iter().all(ready)) {
@@ -86,7 +86,7 @@ impl Watches {
     }
 
     /// Ends a turn: gives each watch its changes and the next piece of its snapshot. Whether something is left.
-    pub(super) fn feed(&mut self, register: &Register, out: &mut Outbox) -> bool {
+    pub(crate) fn feed(&mut self, register: &Register, out: &mut Outbox) -> bool {
         let mut left = false;
         for watch in &mut self.watches {
             watch.walk_on(register, out);
@@ -97,7 +97,7 @@ impl Watches {
     }
 
     /// Whether a barrier waits for an answer.
-    pub(super) fn has_barriers(&self) -> bool {
+    pub(crate) fn has_barriers(&self) -> bool {
         !self.barriers.is_empty()
     }
 }

@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::MemoryConfig;
+use super::Bounds;
 use crate::{Arrival, EngineError, Inbox, Key, NodeId, Op, Port, Pos, Shard, Token, WatchId, Write};
 
 /// What an operation or lane frame costs in a queue beyond its bytes.
 const OP_COST: usize = 128;
 
 /// Work for the engine's thread, in the order in which it came.
-pub(super) enum Command {
+pub(crate) enum Command {
     /// Operations that were admitted.
     Batch(Port, std::vec::IntoIter<(Token, Op)>),
     /// Operations that were not: to be answered with Busy. What they held has been let go, so that a submitter who does
@@ -40,8 +40,8 @@ struct Attached {
 }
 
 /// All that waits, and whom it is for.
-pub(super) struct Intake {
-    pub(super) commands: VecDeque<Command>,
+pub(crate) struct Intake {
+    pub(crate) commands: VecDeque<Command>,
     ports: Vec<Attached>,
     /// Ports with lane frames.
     lanes: Vec<Port>,
@@ -58,7 +58,7 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    pub(super) fn new(config: &MemoryConfig) -> Self {
+    pub(crate) fn new(bounds: &Bounds) -> Self {
         Self {
             commands: VecDeque::new(),
             ports: Vec::new(),
@@ -66,11 +66,11 @@ impl Intake {
             watches: 0,
             ops: 0,
             bytes: 0,
-            max_ops: config.queue,
-            max_bytes: config.queue_bytes,
-            max_lane_frames: config.lane_queue,
-            max_lane_bytes: config.lane_bytes,
-            max_frame: config.max_frame,
+            max_ops: bounds.queue,
+            max_bytes: bounds.queue_bytes,
+            max_lane_frames: bounds.lane_queue,
+            max_lane_bytes: bounds.lane_bytes,
+            max_frame: bounds.max_frame,
         }
     }
 
@@ -78,24 +78,24 @@ impl Intake {
     ///
     /// # Panics
     /// Beyond 65,535 ports.
-    pub(super) fn attach(&mut self, inbox: Arc<dyn Inbox>) -> Port {
+    pub(crate) fn attach(&mut self, inbox: Arc<dyn Inbox>) -> Port {
         let port = Port(u16::try_from(self.ports.len()).expect("a process has fewer than 65,536 ports"));
         self.ports.push(Attached { inbox, lane: Lane::default() });
         port
     }
 
-    pub(super) fn inbox(&self, port: Port) -> Option<&Arc<dyn Inbox>> {
+    pub(crate) fn inbox(&self, port: Port) -> Option<&Arc<dyn Inbox>> {
         self.ports.get(usize::from(port.0)).map(|attached| &attached.inbox)
     }
 
     /// The inboxes of the ports from `known` on.
-    pub(super) fn inboxes(&self, known: usize) -> impl Iterator<Item = Arc<dyn Inbox>> {
+    pub(crate) fn inboxes(&self, known: usize) -> impl Iterator<Item = Arc<dyn Inbox>> {
         self.ports.iter().skip(known).map(|attached| Arc::clone(&attached.inbox))
     }
 
     /// Queues a batch as far as the bounds allow. From the first operation that does not fit, the rest of the batch is
     /// refused, so that no later operation of it overtakes a refused one.
-    pub(super) fn submit(&mut self, port: Port, mut batch: Vec<(Token, Op)>) {
+    pub(crate) fn submit(&mut self, port: Port, mut batch: Vec<(Token, Op)>) {
         let mut admitted = 0;
         for (_, op) in &batch {
             let cost = op_cost(op);
@@ -117,12 +117,12 @@ impl Intake {
         }
     }
 
-    pub(super) fn next_watch(&mut self) -> WatchId {
+    pub(crate) fn next_watch(&mut self) -> WatchId {
         self.watches += 1;
         WatchId(self.watches)
     }
 
-    pub(super) fn send(
+    pub(crate) fn send(
         &mut self,
         node: NodeId,
         port: Port,
@@ -148,12 +148,12 @@ impl Intake {
     }
 
     /// Whether the thread has something to do.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.commands.is_empty() && self.lanes.is_empty()
     }
 
     /// Takes the lane frames that wait.
-    pub(super) fn take_lanes(&mut self) -> Vec<(Port, Vec<Arrival>)> {
+    pub(crate) fn take_lanes(&mut self) -> Vec<(Port, Vec<Arrival>)> {
         let ports = &mut self.ports;
         let take = |port: Port| {
             let lane = &mut ports.get_mut(usize::from(port.0))?.lane;
@@ -164,14 +164,14 @@ impl Intake {
     }
 
     /// Makes room: so many operations were answered, and operations of so many bytes were done.
-    pub(super) fn settle(&mut self, answered: usize, done_bytes: usize) {
+    pub(crate) fn settle(&mut self, answered: usize, done_bytes: usize) {
         self.ops -= answered;
         self.bytes -= done_bytes;
     }
 }
 
 /// What an operation costs while it waits.
-pub(super) fn op_cost(op: &Op) -> usize {
+pub(crate) fn op_cost(op: &Op) -> usize {
     let fence = |fence: &Option<crate::Fence>| fence.as_ref().map_or(0, |f| f.lease.as_bytes().len());
     let write = |w: &Write| {
         OP_COST + w.key.as_bytes().len() + w.value.as_ref().map_or(0, |value| value.len()) + fence(&w.fence)

@@ -7,7 +7,7 @@ const USUAL: usize = 1024;
 
 /// Arrivals by port, in order.
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub(crate) struct Outbox {
     ports: Vec<Vec<Arrival>>,
     /// Ports whose list is not empty.
     dirty: Vec<Port>,
@@ -15,7 +15,7 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn push(&mut self, port: Port, arrival: Arrival) {
+    pub(crate) fn push(&mut self, port: Port, arrival: Arrival) {
         let at = usize::from(port.0);
         if self.ports.len() <= at {
             self.ports.resize_with(at + 1, Vec::new);
@@ -28,18 +28,18 @@ impl Outbox {
     }
 
     /// Answers an operation that was admitted.
-    pub(super) fn answer(&mut self, port: Port, token: Token, result: Result<Reply, EngineError>) {
+    pub(crate) fn answer(&mut self, port: Port, token: Token, result: Result<Reply, EngineError>) {
         self.answers += 1;
         self.push(port, Arrival::Done { token, result });
     }
 
     /// How many operations were answered since the last call.
-    pub(super) fn take_answers(&mut self) -> usize {
+    pub(crate) fn take_answers(&mut self) -> usize {
         std::mem::take(&mut self.answers)
     }
 
     /// Everything, one batch for each port.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = (Port, Vec<Arrival>)> {
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = (Port, Vec<Arrival>)> {
         let ports = &mut self.ports;
         self.dirty.drain(..).filter_map(|port| {
             let list = ports.get_mut(usize::from(port.0))?;
