@@ -10,7 +10,8 @@
 use std::sync::Arc;
 
 use mqtt::Version;
-use mqtt::codec::plain::{Plain, plain};
+use mqtt::codec::plain::{Plain, PlainPublish, plain};
+use mqtt::codec::run::Run;
 
 use crate::message::{Message, View};
 use crate::router::SessionKey;
@@ -34,6 +35,8 @@ pub(crate) struct Handover {
     mails: Vec<ShareMail>,
     /// Bytes of shared messages and of the mail of groups.
     shared: usize,
+    /// Messages beyond the first of each run.
+    followers: usize,
     charge: Charge,
 }
 
@@ -44,7 +47,20 @@ enum Handed {
         expires_at: u64,
         version: Version,
     },
+    /// The next packets of the bytes, which are a run.
+    Run {
+        publisher: SessionKey,
+        version: Version,
+        len: u32,
+        count: u32,
+    },
     Shared(Arc<Message>),
+}
+
+/// What one worker gives another.
+pub(crate) enum Given<'a> {
+    One(View<'a>),
+    Run(SessionKey, Run<'a>),
 }
 
 impl Handover {
@@ -53,8 +69,7 @@ impl Handover {
         match view.plain {
             Some(plain) if plain.as_bytes().len() <= COPIED => {
                 self.bytes.extend_from_slice(plain.as_bytes());
-                // 3.1 and 3.1.1 look alike
-                let version = if plain.is_v5() { Version::V5 } else { Version::V311 };
+                let version = version_of(plain);
                 let View { publisher, expires_at, .. } = view;
                 self.messages.push(Handed::Plain { publisher, expires_at, version });
             }
@@ -64,6 +79,20 @@ impl Handover {
                 self.messages.push(Handed::Shared(Arc::clone(message)));
             }
         }
+    }
+
+    /// Whether messages that came together can be added as they are: large ones are better shared, one by one.
+    pub(crate) const fn takes(run: &Run<'_>) -> bool {
+        run.as_bytes().len() <= HANDOVER_BYTES && run.largest() <= COPIED
+    }
+
+    /// Adds messages that came together, which it [takes](Self::takes).
+    pub(crate) fn push_run(&mut self, publisher: SessionKey, run: &Run<'_>) {
+        let bytes = run.as_bytes();
+        self.bytes.extend_from_slice(bytes);
+        self.followers += run.count() - 1;
+        let (len, count) = (bytes.len() as u32, run.count() as u32);
+        self.messages.push(Handed::Run { publisher, version: version_of(run.first()), len, count });
     }
 
     /// Adds what a group has.
@@ -83,7 +112,7 @@ impl Handover {
 
     /// Bytes that it asks of a turn of the worker that takes it.
     pub(crate) fn work(&self) -> usize {
-        self.weight().max((self.messages.len() + self.mails.len()) * MESSAGE_COST)
+        self.weight().max((self.messages.len() + self.followers + self.mails.len()) * MESSAGE_COST)
     }
 
     /// Whether it is to be handed over before the turn ends.
@@ -103,29 +132,59 @@ impl Handover {
     }
 
     /// Gives each message in its order; how many could not be read, which is a mistake of ours.
-    pub(crate) fn deliver(&self, mut to: impl FnMut(View<'_>)) -> usize {
+    pub(crate) fn deliver(&self, mut to: impl FnMut(Given<'_>)) -> usize {
         let mut rest = &self.bytes[..];
         let mut known = "";
-        for (at, handed) in self.messages.iter().enumerate() {
+        let mut read = |version, len: Option<u32>| {
+            let within = len.map_or(rest, |len| rest.get(..len as usize).unwrap_or_default());
+            let (Plain::Publish(first), first_len) = plain(within, version, u32::MAX, known)? else {
+                return None;
+            };
+            known = first.topic();
+            rest = rest.get(len.map_or(first_len, |len| len as usize)..)?;
+            Some((first, within))
+        };
+        let mut unreadable = 0;
+        for handed in &self.messages {
             match handed {
-                Handed::Shared(message) => to(message.view()),
-                Handed::Plain { publisher, expires_at, version } => {
-                    let Some((Plain::Publish(message), len)) = plain(rest, *version, u32::MAX, known) else {
-                        return self.messages.len() - at;
-                    };
-                    (rest, known) = (&rest[len..], message.topic());
-                    let publish = message.to_publish();
-                    to(View {
-                        publisher: *publisher,
-                        expires_at: *expires_at,
-                        publish: &publish,
-                        plain: Some(&message),
-                    });
+                Handed::Shared(message) => to(Given::One(message.view())),
+                // behind what cannot be read nothing else can be
+                _ if unreadable > 0 => unreadable += handed.count(),
+                Handed::Plain { publisher, expires_at, version } => match read(*version, None) {
+                    Some((message, _)) => {
+                        let publish = message.to_publish();
+                        let (publisher, expires_at) = (*publisher, *expires_at);
+                        let view = View { publisher, expires_at, publish: &publish, plain: Some(&message) };
+                        to(Given::One(view));
+                    }
+                    None => unreadable += 1,
+                },
+                Handed::Run { publisher, version, len, count } => {
+                    let run =
+                        read(*version, Some(*len)).and_then(|(first, within)| first.run(within, u32::MAX));
+                    match run.filter(|run| run.count() == *count as usize) {
+                        Some(run) => to(Given::Run(*publisher, run)),
+                        None => unreadable += handed.count(),
+                    }
                 }
             }
         }
-        0
+        unreadable
     }
+}
+
+impl Handed {
+    const fn count(&self) -> usize {
+        match self {
+            Self::Run { count, .. } => *count as usize,
+            Self::Plain { .. } | Self::Shared(_) => 1,
+        }
+    }
+}
+
+/// 3.1 and 3.1.1 look alike.
+const fn version_of(plain: &PlainPublish<'_>) -> Version {
+    if plain.is_v5() { Version::V5 } else { Version::V311 }
 }
 
 #[cfg(test)]
@@ -185,7 +244,8 @@ mod tests {
             let under_way = account.bytes();
             prop_assert!(under_way >= batch.weight(), "{under_way} are {}", batch.weight());
             let mut got = Vec::new();
-            let unreadable = batch.deliver(|view| {
+            let unreadable = batch.deliver(|given| {
+                let Given::One(view) = given else { panic!("no run was handed over") };
                 let p = view.publish;
                 let Publish { topic, properties, payload, .. } = p.clone().into_owned();
                 got.push((view.publisher, view.expires_at, p.qos, topic.to_string(), properties, payload.to_vec()));
@@ -194,5 +254,64 @@ mod tests {
             drop(batch);
             prop_assert_eq!(account.bytes(), 0);
         }
+    }
+
+    fn packets(count: usize, topic: &str, from: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for number in from..from + count {
+            let publish = Publish {
+                dup: false,
+                qos: QoS::AtMostOnce,
+                retain: false,
+                topic: topic.into(),
+                packet_id: None,
+                properties: PublishProperties::default().into(),
+                payload: number.to_string().into_bytes().into(),
+            };
+            encode(&Packet::Publish(publish), Version::V5, &mut bytes).unwrap();
+        }
+        bytes
+    }
+
+    proptest! {
+        /// [MQTT-4.6.0-6]. Runs of different publishers are never taken for one, though their packets lie behind each other.
+        #[test]
+        fn runs_come_out_as_they_went_in(list in prop::collection::vec((1_usize..5, 0_u64..2), 1..10)) {
+            let mut batch = Handover::default();
+            let mut expected = Vec::new();
+            let mut next = 0;
+            for (count, publisher) in list {
+                let bytes = packets(count, "t", next);
+                let Some((Plain::Publish(first), _)) = plain(&bytes, Version::V5, u32::MAX, "") else { panic!() };
+                let publisher = SessionKey(publisher);
+                match first.run(&bytes, u32::MAX) {
+                    Some(run) => {
+                        prop_assert!(Handover::takes(&run));
+                        batch.push_run(publisher, &run);
+                    }
+                    None => {
+                        let publish = first.to_publish();
+                        let view = View { publisher, expires_at: 7, publish: &publish, plain: Some(&first) };
+                        batch.push(view, &mut None);
+                    }
+                }
+                expected.push((publisher, (next..next + count).map(|n| n.to_string().into_bytes()).collect()));
+                next += count;
+            }
+            prop_assert!(batch.work() >= next * MESSAGE_COST);
+            let mut got: Vec<(SessionKey, Vec<Vec<u8>>)> = Vec::new();
+            let unreadable = batch.deliver(|given| got.push(match given {
+                Given::One(view) => (view.publisher, vec![view.publish.payload.to_vec()]),
+                Given::Run(publisher, run) => (publisher, run.packets().map(|p| p.to_publish().payload.to_vec()).collect()),
+            }));
+            prop_assert_eq!((got, unreadable), (expected, 0));
+        }
+    }
+
+    #[test]
+    fn large_messages_are_shared_also_when_they_come_together() {
+        let bytes = [packets(1, &"t".repeat(COPIED), 1), packets(1, &"t".repeat(COPIED), 2)].concat();
+        let Some((Plain::Publish(first), _)) = plain(&bytes, Version::V5, u32::MAX, "") else { panic!() };
+        assert!(!Handover::takes(&first.run(&bytes, u32::MAX).unwrap()));
     }
 }

@@ -300,6 +300,11 @@ impl Worker {
     /// Gives a message to another worker, for its clients that get it directly.
     pub(crate) fn pass_on(&mut self, to: usize, view: View<'_>, owned: &mut Option<Arc<Message>>) {
         self.outgoing[to].push(view, owned);
+        self.handed(to);
+    }
+
+    /// Something was added to what another worker gets: much goes at once.
+    pub(crate) fn handed(&mut self, to: usize) {
         if self.outgoing[to].is_large() {
             self.hand_over(to);
         }

@@ -10,6 +10,7 @@ use mqtt::codec::run::Run;
 use crate::connection::ConnId;
 use crate::delayed;
 use crate::deliver::Form;
+use crate::handover::Handover;
 use crate::message::{Left, NEVER, View};
 use crate::router::{Hit, SessionKey};
 use crate::worker::Worker;
@@ -43,21 +44,40 @@ impl Worker {
         }
         let here = self.id;
         if let Some(part) = routes.workers.iter().find(|part| part.worker == here) {
-            for hit in &part.hits {
-                if !self.give_run(hit, publisher, run) {
-                    let hit = std::slice::from_ref(hit);
-                    one_by_one(run, publisher, |view| self.deliver_hits(view, hit, &mut None));
-                }
-            }
+            self.give_run_to_all(&part.hits, publisher, run);
         }
         let elsewhere = || routes.workers.iter().map(|part| part.worker).filter(|&worker| worker != here);
-        if elsewhere().next().is_some() {
+        if Handover::takes(run) {
+            elsewhere().for_each(|worker| self.pass_run_on(usize::from(worker), publisher, run));
+        } else if elsewhere().next().is_some() {
             one_by_one(run, publisher, |view| {
                 let mut owned = None;
                 elsewhere().for_each(|worker| self.pass_on(usize::from(worker), view, &mut owned));
             });
         }
         true
+    }
+
+    /// Delivers a run that was published elsewhere.
+    pub(crate) fn deliver_run(&mut self, publisher: SessionKey, run: &Run<'_>) {
+        let routes = self.lookup(run.first().topic());
+        if let Some(part) = routes.workers.iter().find(|part| part.worker == self.id) {
+            self.give_run_to_all(&part.hits, publisher, run);
+        }
+    }
+
+    fn give_run_to_all(&mut self, hits: &[Hit], publisher: SessionKey, run: &Run<'_>) {
+        for hit in hits {
+            if !self.give_run(hit, publisher, run) {
+                let hit = std::slice::from_ref(hit);
+                one_by_one(run, publisher, |view| self.deliver_hits(view, hit, &mut None));
+            }
+        }
+    }
+
+    fn pass_run_on(&mut self, to: usize, publisher: SessionKey, run: &Run<'_>) {
+        self.outgoing[to].push_run(publisher, run);
+        self.handed(to);
     }
 
     /// Copies a run to a receiver that takes all of it as it is. `false`: it does not, and nothing has been done.

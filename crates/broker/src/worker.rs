@@ -32,7 +32,7 @@ use crate::connection::{AckRef, Conn, ConnId, End, Origin, Phase};
 use crate::delayed::{Publishing, Writing};
 use crate::deliver::Templates;
 use crate::door::{Limit, Told};
-use crate::handover::Handover;
+use crate::handover::{Given, Handover};
 use crate::log::Log;
 use crate::message::Spare;
 use crate::metrics::{Drop, WorkerMetrics};
@@ -275,7 +275,10 @@ impl Worker {
         match mail {
             Mail::Forward(mut batch) => {
                 self.share_mails(batch.take_mails());
-                let unreadable = batch.deliver(|view| self.deliver_direct(view));
+                let unreadable = batch.deliver(|given| match given {
+                    Given::One(view) => self.deliver_direct(view),
+                    Given::Run(publisher, run) => self.deliver_run(publisher, &run),
+                });
                 if unreadable > 0 {
                     tracing::error!(unreadable, "messages of another worker could not be read");
                     self.metrics.drop_message(Drop::Handover, unreadable as u64);
