@@ -5,7 +5,7 @@
 //! direct sends and hands over what gathered), and one for time. A turn is what tokio runs between two polls of the
 //! flush task: it is woken by the first byte that waits, and runs after everything that was ready then.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -36,7 +36,10 @@ use crate::door::{Limit, MAX_LATE};
 use crate::shared::Mail;
 use crate::worker::{Now, Worker};
 
+mod flush;
 mod websocket;
+
+use flush::Flush;
 
 /// Bytes of the read buffer that all connections of a worker share.
 const READ_BUFFER: usize = 64 * 1024;
@@ -57,6 +60,8 @@ pub(crate) struct Local {
     buffer: RefCell<Box<[u8]>>,
     clock: Clock,
     hurry: Notify,
+    /// Bytes of mail that were taken.
+    mailed: Cell<u64>,
 }
 
 /// All that a connection has beside its state in the worker.
@@ -85,14 +90,20 @@ impl Local {
             buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
             clock,
             hurry: Notify::new(),
+            mailed: Cell::new(0),
         })
     }
 
     /// Starts the tasks that every worker has.
     pub(crate) fn start(self: &Rc<Self>, mailbox: Receiver<Mail>) {
-        spawn_local(Flush(Rc::clone(self)));
+        spawn_local(Flush::new(Rc::clone(self)));
         spawn_local(take_mail(Rc::clone(self), mailbox));
         spawn_local(keep_time(Rc::clone(self)));
+    }
+
+    /// Bytes that came from clients and from other workers.
+    fn taken(&self, worker: &Worker) -> u64 {
+        worker.metrics.received_bytes.get() + self.mailed.get()
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut Worker) -> T) -> T {
@@ -450,54 +461,6 @@ enum Next {
     End(&'static str),
 }
 
-/// Ends turns: flushes and hands over.
-struct Flush(Rc<Local>);
-
-impl Future for Flush {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let local = &self.0;
-        let mut worker = local.worker.borrow_mut();
-        if worker.flush_waker.as_ref().is_none_or(|w| !w.will_wake(cx.waker())) {
-            worker.flush_waker = Some(cx.waker().clone());
-        }
-        worker.now = now(&local.clock);
-        let mut dirty = worker.begin_flush();
-        let mut sockets = local.sockets.borrow_mut();
-        for slot in dirty.drain(..) {
-            if let Some(Some(socket)) = sockets.get_mut(slot as usize) {
-                flush(&mut worker, socket, slot);
-            }
-        }
-        drop(sockets);
-        worker.end_flush(dirty);
-        worker.end_turn();
-        if worker.needs_turn() {
-            local.hurry.notify_one();
-        }
-        Poll::Pending
-    }
-}
-
-fn flush(worker: &mut Worker, socket: &mut Socket, slot: u32) {
-    worker.clean(slot);
-    if !socket.blocked && !socket.broken {
-        if socket.frames.is_some() {
-            if !socket.try_write_frames(worker, slot) {
-                worker.wake_slot(slot);
-                return;
-            }
-        } else if !socket.try_write(worker, slot) {
-            worker.wake_slot(slot);
-            return;
-        }
-    }
-    if worker.is_closing(slot) {
-        worker.wake_slot(slot);
-    }
-}
-
 impl Socket {
     /// Writes what waits until nothing is left or the socket takes no more. `false`: it is blocked or broken.
     fn try_write(&mut self, worker: &mut Worker, slot: u32) -> bool {
@@ -533,7 +496,7 @@ async fn take_mail(local: Rc<Local>, mut mailbox: Receiver<Mail>) {
             }
         }
         let mut mails = batch.drain(..);
-        while local.with(|worker| take_some(worker, &mut mails, &mut left)) {
+        while local.with(|worker| take_some(worker, &mut mails, &mut left, &local.mailed)) {
             // what was delivered is flushed, and the sockets have their turn
             tokio::task::yield_now().await;
         }
@@ -541,13 +504,20 @@ async fn take_mail(local: Rc<Local>, mut mailbox: Receiver<Mail>) {
 }
 
 /// Takes mail until nothing is `left` of the turn; without any left a turn begins. `false`: there is no more.
-fn take_some(worker: &mut Worker, mails: &mut impl Iterator<Item = Mail>, left: &mut usize) -> bool {
+fn take_some(
+    worker: &mut Worker,
+    mails: &mut impl Iterator<Item = Mail>,
+    left: &mut usize,
+    mailed: &Cell<u64>,
+) -> bool {
     if *left == 0 {
         // what comes from another worker must not fill the buffer of a client that keeps up
         *left = MAIL_PER_TURN.min(worker.config.max_outbound_bytes / 4);
     }
     for mail in mails {
-        *left = left.saturating_sub(mail.work());
+        let work = mail.work();
+        *left = left.saturating_sub(work);
+        mailed.set(mailed.get() + work as u64);
         worker.mail(mail);
         if *left == 0 {
             return true;
@@ -606,7 +576,7 @@ mod tests {
     use crate::sim::world::World;
 
     /// A connection that is past its CONNECT, and the client's side of it.
-    async fn connected(local: &Rc<Local>, listener: &TcpListener) -> (ConnId, TcpStream) {
+    pub(super) async fn connected(local: &Rc<Local>, listener: &TcpListener) -> (ConnId, TcpStream) {
         let (id, client) = opened(local, listener).await;
         local.with(|w| w.conn_mut(id).unwrap().phase = Phase::Connected);
         (id, client)
@@ -625,7 +595,7 @@ mod tests {
     }
 
     /// Runs a test as a task among those of the worker, each of which has its turn.
-    fn among_the_tasks(test: impl Future<Output = ()> + 'static) {
+    pub(super) fn among_the_tasks(test: impl Future<Output = ()> + 'static) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let limited = async { tokio::time::timeout(Duration::from_secs(20), spawn_local(test)).await };
         let outcome = tokio::task::LocalSet::new().block_on(&runtime, limited);
@@ -652,7 +622,7 @@ mod tests {
             assert!(worker.send(id, &Packet::Pingresp));
             let mut sockets = local.sockets.borrow_mut();
             let socket = sockets[id.slot as usize].as_mut().unwrap();
-            flush(worker, socket, id.slot);
+            flush::flush(worker, socket, id.slot);
             assert!(socket.broken, "the write failed");
         });
         while local.sockets.borrow()[id.slot as usize].is_some() {
