@@ -137,7 +137,7 @@ mod tests {
 
         fn give(&self, byte: u8) {
             self.local.with(|worker| {
-                self.clients.iter().for_each(|(id, _)| worker.write(*id, |out| out.push(byte)))
+                self.clients.iter().for_each(|(id, _)| worker.write(*id, |out| out.push(byte)));
             });
         }
 
