@@ -10,7 +10,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use mqtt::packet::Packet;
+use mqtt::packet::{Packet, SubscriptionOptions};
 use mqtt::{QoS, Version};
 
 use crate::harness::Tidegate;
@@ -91,12 +91,15 @@ pub(crate) fn warm(doors: Doors, workers: usize) -> Result<u32, String> {
     let mut topics = Vec::new();
     for number in 0..ROUTES {
         let publish = message(&format!("warm/as/long/as/others/{number}"), "", QoS::AtMostOnce);
-        mqtt::codec::encode::encode(&Packet::Publish(publish), Version::V311, &mut topics)
+        mqtt::codec::encode::encode(&Packet::Publish(publish), Version::V5, &mut topics)
             .map_err(|error| error.to_string())?;
     }
+    // a topic with a receiver takes more than one without: they have one, who does not get what it says itself
+    let options = SubscriptionOptions { no_local: true, ..SubscriptionOptions::default() };
     for teacher in 0..workers * TEACHERS {
         let mut device = Device::dial(doors.tcp);
-        device.hello(&connect(Version::V311, &format!("teacher-{teacher}")));
+        device.hello(&connect(Version::V5, &format!("teacher-{teacher}")));
+        device.subscribe_with("warm/#", options, None);
         device.send_bytes(&topics);
         device.goodbye();
     }
