@@ -97,7 +97,7 @@ fn check_run(first: &PlainPublish<'_>, bytes: &[u8], version: Version) {
         assert_eq!(run.packets().collect::<Vec<_>>(), packets);
         assert_eq!(run.as_bytes(), &bytes[..bytes.len() - rest.len()]);
         assert_eq!(run.count(), packets.len());
-        assert_eq!(run.payload(), packets.iter().map(|p| p.payload().len()).sum());
+        assert_eq!(run.payload(), packets.iter().map(|p| p.payload().len()).sum::<usize>());
         assert_eq!(run.largest(), packets.iter().map(|p| p.as_bytes().len()).max().expect("two"));
         for identifiers in [&[][..], &[5]] {
             let hop = Hop {
