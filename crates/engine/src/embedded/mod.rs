@@ -8,8 +8,8 @@
 //! **The register lies in memory**, as in the memory engine, and in a file that is written anew after as many bytes of journal
 //! as it has itself (at least a segment): at most twice the writes, and a start that reads the records and at most as much
 //! journal. Its values are those that watchers hold: a broker that keeps its retained messages at hand pays for them once.
-//! A log-structured tree below it (fjall 3.1, which was measured; the figures are in docs/BENCHMARKS.md as soon as this engine is the
-//! default) is worth its price when a broker no longer holds its records itself.
+//! A log-structured tree below it (fjall was considered, and not measured) is worth its price when a broker no longer holds its
+//! records itself.
 //!
 //! **When the disk is full** or fails, operations that must be durable are answered with [`EngineError::Full`] or
 //! [`EngineError::Unavailable`] and have had no effect; all others go on. The disk is tried again with the first such operation a
