@@ -1,8 +1,8 @@
 //! What must be remembered, as four primitives: **lane**, **log**, **register**, **lease**.
 //!
 //! Everything that is MQTT (sessions, retained messages, wills, timers, bans) is written once above the
-//! [`Engine`] trait; an implementation knows bytes, keys and positions only. `embedded` keeps everything in a directory of this
-//! machine; `memory` keeps nothing over a restart and exists for tests, benches and brokers that may forget.
+//! [`Engine`] trait; an implementation knows bytes, keys and positions only. `embedded` is to keep everything in a directory of this
+//! machine and is not used yet; `memory` keeps nothing over a restart and exists for tests, benches and brokers that may forget.
 //!
 //! Must not know: MQTT, sockets, tokio, configuration files, wall clocks (leases take durations).
 //!

@@ -1,5 +1,9 @@
 //! The engine on the disk of this machine: what it has answered is there after the process was killed, or the machine.
 //!
+//! **Nothing uses it yet, and nothing should:** it passes the contract suite, but a simulation of failing disks found that it
+//! believes a sync that is repeated after one that failed, leaves a gap where a segment was not used, and takes a tail that was not synced
+//! from the page cache. The mends and the simulation come with its wiring.
+//!
 //! One journal holds everything, the frames of all shards and the writes to the register: groups in segment files, a group for all that
 //! was submitted while the one before was synced, one write and one sync for each. `state` is the engine without time and threads;
 //! the thread is that of `turn`. `journal` writes, `log` and `index` find frames in it again, `checkpoint` is the register's file, which makes
